@@ -1,0 +1,154 @@
+"""The study's own networks: the pilot, the base CNN and its improvements.
+
+Convolutions are unpadded, with ReLU; the improvements change the base CNN one idea at a time.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+
+from flowers_jax.models import layers
+from flowers_jax.models.layers import dropout, flatten, global_average_pool, max_pool
+
+
+class PilotCNN(nn.Module):
+    """The study's version 1: two convolutions."""
+
+    num_classes: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
+    ) -> jax.Array:
+        conv = partial(layers.conv, dtype=self.dtype)
+        x = conv(32, 3)(images)
+        x = max_pool(x, 2)
+        x = conv(64, 3)(x)
+        x = max_pool(x, 2)
+        x = dropout(0.25, train)(x)
+        x = flatten(x)
+        x = layers.dense(128, dtype=self.dtype)(x)
+        x = dropout(0.5, train)(x)
+        return layers.logits(self.num_classes, dtype=self.dtype)(x)
+
+
+class BaseCNN(nn.Module):
+    """Three convolutions; `conv_dropout` 0.25 after the second and third is version 2's."""
+
+    num_classes: int
+    dtype: DTypeLike = jnp.float32
+    conv_dropout: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
+    ) -> jax.Array:
+        conv = partial(layers.conv, dtype=self.dtype)
+        x = conv(32, 3)(images)
+        x = max_pool(x, 2)
+        x = conv(64, 3)(x)
+        x = max_pool(x, 2)
+        x = dropout(self.conv_dropout, train)(x)
+        x = conv(128, 3)(x)
+        x = max_pool(x, 2)
+        x = dropout(self.conv_dropout, train)(x)
+        x = flatten(x)
+        x = layers.dense(128, dtype=self.dtype)(x)
+        x = dropout(0.5, train)(x)
+        return layers.logits(self.num_classes, dtype=self.dtype)(x)
+
+
+class Improvement1(nn.Module):
+    """The base CNN with a 5x5 convolution and a fourth one."""
+
+    num_classes: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
+    ) -> jax.Array:
+        conv = partial(layers.conv, dtype=self.dtype)
+        x = conv(32, 3)(images)
+        x = max_pool(x, 2)
+        x = conv(64, 3)(x)
+        x = max_pool(x, 2)
+        x = conv(128, 5)(x)
+        x = max_pool(x, 2)
+        x = conv(128, 3)(x)
+        x = max_pool(x, 2)
+        x = flatten(x)
+        x = layers.dense(128, dtype=self.dtype)(x)
+        x = dropout(0.5, train)(x)
+        return layers.logits(self.num_classes, dtype=self.dtype)(x)
+
+
+class GlobalPoolCNN(nn.Module):
+    """Improvements 2 and 3: dropout after every pool and global average pooling at the end.
+
+    Attributes:
+      last_features: output channels of the last convolution.
+      last_kernel: its kernel size.
+    """
+
+    num_classes: int
+    last_features: int
+    last_kernel: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
+    ) -> jax.Array:
+        conv = partial(layers.conv, dtype=self.dtype)
+        x = conv(32, 3)(images)
+        x = max_pool(x, 2)
+        x = dropout(0.5, train)(x)
+        x = conv(64, 3)(x)
+        x = max_pool(x, 2)
+        x = dropout(0.5, train)(x)
+        x = conv(96, 3)(x)
+        x = max_pool(x, 2)
+        x = dropout(0.5, train)(x)
+        x = conv(self.last_features, self.last_kernel)(x)
+        x = max_pool(x, 2)
+        x = dropout(0.2, train)(x)
+        x = global_average_pool(x)
+        return layers.logits(self.num_classes, dtype=self.dtype)(x)
+
+
+class Improvement4(nn.Module):
+    """Batch normalisation after every convolution, no dropout (improvements 4 and 5)."""
+
+    num_classes: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
+    ) -> jax.Array:
+        conv = partial(layers.conv, dtype=self.dtype)
+        norm = partial(layers.batch_norm, train, mask, dtype=self.dtype)
+        x = conv(32, 3)(images)
+        x = norm()(x)
+        x = max_pool(x, 3)
+        x = conv(64, 3)(x)
+        x = norm()(x)
+        x = max_pool(x, 2)
+        x = conv(128, 5)(x)
+        x = norm()(x)
+        x = max_pool(x, 2)
+        x = conv(128, 3)(x)
+        x = norm()(x)
+        x = max_pool(x, 2)
+        x = global_average_pool(x)
+        return layers.logits(self.num_classes, dtype=self.dtype)(x)
+
+
+BaseCNNv2 = partial(BaseCNN, conv_dropout=0.25)
+Improvement2 = partial(GlobalPoolCNN, last_features=96, last_kernel=3)
+Improvement3 = partial(GlobalPoolCNN, last_features=128, last_kernel=5)
