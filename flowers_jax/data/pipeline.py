@@ -1,0 +1,171 @@
+"""tf.data from image files to batches: decode and resize once, then shuffle, batch, prefetch.
+
+TensorFlow is imported where it is used, and never sees an accelerator.
+"""
+
+import collections
+import itertools
+import logging
+import os
+import types
+from collections.abc import Iterable, Iterator, Sequence
+
+import jax
+import numpy as np
+from PIL import Image
+
+from flowers_jax.data.folder import ImageFolder
+from flowers_jax.errors import UserError
+
+RESIZES = ("bilinear", "nearest")
+# A batch: image uint8 [b, h, w, 3], label int32 [b], index int32 [b] (place in the split), mask
+# bool [b] (false for the padding of the last batch).
+Batch = dict[str, np.ndarray]
+
+
+def import_tensorflow() -> types.ModuleType:
+    """TensorFlow, told to leave the accelerators to JAX."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise UserError(
+            "TensorFlow, which decodes the images, is not installed; pip install "
+            "'flowers-jax[tf]' (from a clone: pip install '.[tf]')."
+        ) from error
+    for kind in ("GPU", "TPU"):
+        tf.config.set_visible_devices([], kind)
+    return tf
+
+
+def decode(paths: Sequence[str], image_size: int, resize: str) -> tuple[np.ndarray, dict[int, str]]:
+    """Decodes JPEG, PNG, BMP and GIF (first frame) files to RGB, on all cores.
+
+    The aspect ratio is not kept and nothing is antialiased, as in Keras'
+    `image_dataset_from_directory` (bilinear) and `flow_from_directory` (nearest).
+
+    Args:
+      paths: the files.
+      image_size: height and width of the result.
+      resize: 'bilinear' or 'nearest'.
+
+    Returns:
+      uint8 `[n, image_size, image_size, 3]`, and for each file that could not be decoded its
+      position and the reason (its pixels are zero).
+    """
+    tf = import_tensorflow()
+
+    def load(path: "tf.Tensor") -> "tf.Tensor":
+        image = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+        image = tf.image.resize(image, (image_size, image_size), method=resize)
+        return tf.cast(tf.round(tf.cast(image, tf.float32)), tf.uint8)
+
+    dataset = tf.data.Dataset.from_tensor_slices([os.fsencode(path) for path in paths])
+    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    decoded = dataset.prefetch(64).as_numpy_iterator()
+    images = np.zeros((len(paths), image_size, image_size, 3), np.uint8)
+    bad = {}
+    # An element that fails does not end the iterator: the next call gives the next element.
+    for i in range(len(paths)):
+        try:
+            images[i] = next(decoded)
+        except tf.errors.OpError:
+            bad[i] = _reason(paths[i])
+    return images, bad
+
+
+def _reason(path: str) -> str:
+    """Why a file could not be decoded, in words."""
+    try:
+        if os.path.getsize(path) == 0:
+            return "is empty"
+        with Image.open(path) as image:
+            kind = image.format
+            image.load()
+    except Image.UnidentifiedImageError:
+        return "is no image"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}" if error.strerror else "is truncated or damaged"
+    return f"is damaged or of a kind that is not supported ({kind})"
+
+
+def load(
+    index: ImageFolder, image_size: int, resize: str, on_bad_image: str
+) -> tuple[ImageFolder, np.ndarray, int]:
+    """Decodes a split.
+
+    Args:
+      index: the split's files.
+      image_size: height and width.
+      resize: 'bilinear' or 'nearest'.
+      on_bad_image: 'error', or 'skip' to leave files out that cannot be decoded.
+
+    Returns:
+      The files that could be decoded, their images, uint8 `[n, image_size, image_size, 3]`, and
+      the number of files left out.
+
+    Raises:
+      UserError: naming every bad file, if `on_bad_image` is 'error' or none is left.
+    """
+    images, bad = decode(index.paths, image_size, resize)
+    if not bad:
+        return index, images, 0
+    names = "; ".join(f"{ascii(index.paths[i])} {reason}" for i, reason in bad.items())
+    if on_bad_image == "error" or len(bad) == len(index):
+        raise UserError(
+            f"{len(bad)} of {len(index)} images cannot be used: {names}. Repair or remove them, "
+            "or leave them out with --config.data.on_bad_image=skip."
+        )
+    logging.warning("%d of %d images left out: %s", len(bad), len(index), names)
+    good = np.setdiff1d(np.arange(len(index)), list(bad))
+    return index.take(good), images[good], len(bad)
+
+
+def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
+    """A permutation of the whole split that depends on the seed and the epoch only, `[n]`."""
+    return np.random.default_rng([seed, epoch]).permutation(num_images)
+
+
+def batches(
+    images: np.ndarray, labels: np.ndarray, batch_size: int, order: np.ndarray | None = None
+) -> Iterator[Batch]:
+    """One epoch of batches, each of the full size: the last one is padded and masked.
+
+    Args:
+      images: uint8 `[n, h, w, 3]`.
+      labels: int32 `[n]`.
+      batch_size: images in a batch.
+      order: the order of the samples, `[n]`; as they are when None.
+
+    Yields:
+      Batches; where `mask` is false the sample repeats another and must not count.
+    """
+    tf = import_tensorflow()
+    order = np.arange(len(images)) if order is None else order
+    steps = -(-len(order) // batch_size)
+    indices = np.resize(order, (steps, batch_size)).astype(np.int32)
+    mask = np.arange(steps * batch_size).reshape(steps, batch_size) < len(order)
+
+    def gather(step: np.ndarray) -> np.ndarray:
+        return images[indices[step]]
+
+    # A thread of tf.data gathers the next batches while the device computes.
+    dataset = tf.data.Dataset.range(steps)
+    dataset = dataset.map(lambda step: tf.numpy_function(gather, [step], tf.uint8, stateful=False))
+    for step, image in enumerate(dataset.prefetch(2).as_numpy_iterator()):
+        chosen = indices[step]
+        yield {"image": image, "label": labels[chosen], "index": chosen, "mask": mask[step]}
+
+
+def prefetch_to_device(
+    epoch: Iterable[Batch], sharding: jax.sharding.Sharding, depth: int = 2
+) -> Iterator[dict[str, jax.Array]]:
+    """Puts batches on the devices `depth` ahead of their use."""
+    epoch = iter(epoch)
+    queue = collections.deque()
+    while True:
+        for batch in itertools.islice(epoch, depth - len(queue)):
+            queue.append(jax.device_put(batch, sharding))
+        if not queue:
+            return
+        yield queue.popleft()
