@@ -13,7 +13,7 @@ class EarlyStopping:
       mode: 'max' if larger values are better, 'min' if smaller.
       patience: epochs to wait, at least 1.
       min_delta: a value counts as better only if it is so by more than this, >= 0.
-      best_value: the best value so far; NaN never counts as better.
+      best_value: the best value so far, None before the first; NaN never counts as better.
       best_epoch: its epoch (from 1); the first of equals; 0 before the first update.
       wait: epochs since then.
       should_stop: true once the patience is used up.
@@ -22,7 +22,7 @@ class EarlyStopping:
     mode: Literal["min", "max"]
     patience: int
     min_delta: float = 0.0
-    best_value: float = math.nan
+    best_value: float | None = None
     best_epoch: int = 0
     wait: int = 0
     should_stop: bool = False
@@ -30,7 +30,7 @@ class EarlyStopping:
     def update(self, epoch: int, value: float) -> "EarlyStopping":
         """The state after `epoch` (from 1) with the monitored `value`."""
         sign = 1 if self.mode == "max" else -1
-        best = -math.inf if math.isnan(self.best_value) else sign * self.best_value
+        best = -math.inf if self.best_value is None else sign * self.best_value
         if sign * value - self.min_delta > best:
             return dataclasses.replace(self, best_value=value, best_epoch=epoch, wait=0)
         wait = self.wait + 1

@@ -11,11 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from flowers_jax.errors import UserError
 
 # The file name endings Keras lists.
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+SPLITS = ("keras", "holdout", "none")
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,7 +109,7 @@ def _image_files(folder: Path) -> list[str]:
             listed = files if name.lower().endswith(EXTENSIONS) else others
             listed.append(os.path.join(parent, name))
     if others:
-        logging.warning(
+        log.warning(
             "%s: %d files are not listed, their names end in none of %s: %s",
             folder,
             len(others),
@@ -157,3 +161,12 @@ def holdout_split(index: ImageFolder, per_class: int, seed: int) -> tuple[ImageF
     train = np.sort(np.concatenate([members[per_class:] for members in by_class]))
     validation = np.sort(np.concatenate([members[:per_class] for members in by_class]))
     return index.take(train), index.take(validation)
+
+
+def split(index: ImageFolder, config: ConfigDict) -> tuple[ImageFolder, ImageFolder]:
+    """Training and validation files as `config.data` says; with 'none' both are the whole."""
+    if config.split == "keras":
+        return keras_split(index, config.validation_fraction, config.split_seed)
+    if config.split == "holdout":
+        return holdout_split(index, config.holdout_per_class, config.split_seed)
+    return index, index

@@ -4,9 +4,11 @@ TensorFlow is imported where it is used, and never sees an accelerator.
 """
 
 import collections
+import dataclasses
 import itertools
 import logging
 import os
+import time
 import types
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -22,10 +24,20 @@ RESIZES = ("bilinear", "nearest")
 # bool [b] (false for the padding of the last batch).
 Batch = dict[str, np.ndarray]
 
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Decoded images: their files and pixels, uint8 `[n, size, size, 3]`."""
+
+    files: ImageFolder
+    images: np.ndarray
+
 
 def import_tensorflow() -> types.ModuleType:
     """TensorFlow, told to leave the accelerators to JAX."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters comes as an exception
     try:
         import tensorflow as tf
     except ImportError as error:
@@ -90,35 +102,45 @@ def _reason(path: str) -> str:
 
 
 def load(
-    index: ImageFolder, image_size: int, resize: str, on_bad_image: str
-) -> tuple[ImageFolder, np.ndarray, int]:
-    """Decodes a split.
+    train: ImageFolder, validation: ImageFolder, image_size: int, resize: str, on_bad_image: str
+) -> tuple[Split, Split, int]:
+    """Decodes both splits, once if they are the same object.
 
     Args:
-      index: the split's files.
+      train: the training files.
+      validation: the validation files.
       image_size: height and width.
       resize: 'bilinear' or 'nearest'.
-      on_bad_image: 'error', or 'skip' to leave files out that cannot be decoded.
+      on_bad_image: 'error', or 'skip' to leave out the files that cannot be decoded.
 
     Returns:
-      The files that could be decoded, their images, uint8 `[n, image_size, image_size, 3]`, and
-      the number of files left out.
+      The training split, the validation split and the number of files left out.
 
     Raises:
-      UserError: naming every bad file, if `on_bad_image` is 'error' or none is left.
+      UserError: naming every bad file, if `on_bad_image` is 'error'; or nothing is left.
     """
-    images, bad = decode(index.paths, image_size, resize)
-    if not bad:
-        return index, images, 0
-    names = "; ".join(f"{ascii(index.paths[i])} {reason}" for i, reason in bad.items())
-    if on_bad_image == "error" or len(bad) == len(index):
-        raise UserError(
-            f"{len(bad)} of {len(index)} images cannot be used: {names}. Repair or remove them, "
-            "or leave them out with --config.data.on_bad_image=skip."
-        )
-    logging.warning("%d of %d images left out: %s", len(bad), len(index), names)
-    good = np.setdiff1d(np.arange(len(index)), list(bad))
-    return index.take(good), images[good], len(bad)
+    start = time.perf_counter()
+    splits, reasons = [], {}
+    for files in [train] if train is validation else [train, validation]:
+        images, bad = decode(files.paths, image_size, resize)
+        reasons |= {files.paths[i]: reason for i, reason in bad.items()}
+        if bad:
+            good = np.setdiff1d(np.arange(len(files)), list(bad))
+            files, images = files.take(good), images[good]
+        splits.append(Split(files, images))
+    num_images = sum(len(split.files) for split in splits) + len(reasons)
+    log.info("%d images decoded in %.1f s", num_images, time.perf_counter() - start)
+    if reasons:
+        names = "; ".join(f"{path!a} {reason}" for path, reason in sorted(reasons.items()))
+        if on_bad_image == "error":
+            raise UserError(
+                f"{len(reasons)} of {num_images} images cannot be used: {names}. Repair or remove "
+                "them, or leave them out with --config.data.on_bad_image=skip."
+            )
+        log.warning("%d of %d images left out: %s", len(reasons), num_images, names)
+        if not all(len(split.files) for split in splits):
+            raise UserError("no usable image is left in a split; see the images named above.")
+    return splits[0], splits[-1], len(reasons)
 
 
 def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
@@ -126,14 +148,11 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(num_images)
 
 
-def batches(
-    images: np.ndarray, labels: np.ndarray, batch_size: int, order: np.ndarray | None = None
-) -> Iterator[Batch]:
+def batches(split: Split, batch_size: int, order: np.ndarray | None = None) -> Iterator[Batch]:
     """One epoch of batches, each of the full size: the last one is padded and masked.
 
     Args:
-      images: uint8 `[n, h, w, 3]`.
-      labels: int32 `[n]`.
+      split: the images.
       batch_size: images in a batch.
       order: the order of the samples, `[n]`; as they are when None.
 
@@ -141,20 +160,21 @@ def batches(
       Batches; where `mask` is false the sample repeats another and must not count.
     """
     tf = import_tensorflow()
-    order = np.arange(len(images)) if order is None else order
+    order = np.arange(len(split.files)) if order is None else order
     steps = -(-len(order) // batch_size)
     indices = np.resize(order, (steps, batch_size)).astype(np.int32)
     mask = np.arange(steps * batch_size).reshape(steps, batch_size) < len(order)
 
     def gather(step: np.ndarray) -> np.ndarray:
-        return images[indices[step]]
+        return split.images[indices[step]]
 
     # A thread of tf.data gathers the next batches while the device computes.
     dataset = tf.data.Dataset.range(steps)
     dataset = dataset.map(lambda step: tf.numpy_function(gather, [step], tf.uint8, stateful=False))
     for step, image in enumerate(dataset.prefetch(2).as_numpy_iterator()):
         chosen = indices[step]
-        yield {"image": image, "label": labels[chosen], "index": chosen, "mask": mask[step]}
+        labels = split.files.labels[chosen]
+        yield {"image": image, "label": labels, "index": chosen, "mask": mask[step]}
 
 
 def prefetch_to_device(

@@ -19,6 +19,8 @@ KAGGLE_INPUTS = (
     Path("/kaggle/input/datasets") / KAGGLE_HANDLE,
 )
 
+log = logging.getLogger(__name__)
+
 
 @dataclasses.dataclass(frozen=True)
 class DataSource:
@@ -69,7 +71,7 @@ def _kaggle() -> DataSource:
     try:
         import kagglehub
 
-        logging.info("downloading %s from Kaggle", KAGGLE_HANDLE)
+        log.info("downloading %s from Kaggle", KAGGLE_HANDLE)
         root = Path(kagglehub.dataset_download(KAGGLE_HANDLE))
     except Exception as error:  # kagglehub passes on whatever the network raises
         raise UserError(

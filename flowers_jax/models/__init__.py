@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
@@ -43,3 +44,15 @@ def create_model(name: str, num_classes: int = 5, dtype: DTypeLike = jnp.float32
 def head_names(model: nn.Module) -> tuple[str, ...]:
     """Names of the classifiers of a model with several, the main one first; else empty."""
     return getattr(model, "HEADS", ())
+
+
+def table(model: nn.Module, image_size: int) -> str:
+    """Layers with shapes, parameters and FLOPs of a forward pass, for one image."""
+    image = jnp.zeros((1, image_size, image_size, 3))
+    tabulate = nn.tabulate(
+        model,
+        jax.random.key(0),
+        compute_flops=True,
+        console_kwargs={"width": 160, "force_terminal": False},
+    )
+    return tabulate(image)

@@ -52,10 +52,12 @@ class BaseCNN(nn.Module):
         x = max_pool(x, 2)
         x = conv(64, 3)(x)
         x = max_pool(x, 2)
-        x = dropout(self.conv_dropout, train)(x)
+        if self.conv_dropout:
+            x = dropout(self.conv_dropout, train)(x)
         x = conv(128, 3)(x)
         x = max_pool(x, 2)
-        x = dropout(self.conv_dropout, train)(x)
+        if self.conv_dropout:
+            x = dropout(self.conv_dropout, train)(x)
         x = flatten(x)
         x = layers.dense(128, dtype=self.dtype)(x)
         x = dropout(0.5, train)(x)

@@ -1,7 +1,5 @@
 """VGG16 (Simonyan and Zisserman 2014, configuration D), as in `keras.applications`: no dropout."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn

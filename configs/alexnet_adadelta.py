@@ -1,0 +1,17 @@
+"""AlexNet with Adadelta (row "AlexNet – Adadelata").
+
+Keras' learning rate of 0.001 hardly moves: the slowest of the four.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+    """The settings of the run."""
+    config = common.get_config()
+    config.study_run = "alexnet_adadelta"
+    config.model = "alexnet"
+    config.optimizer.name = "adadelta"
+    return config

@@ -1,0 +1,22 @@
+"""GoogLeNet with Adadelta (row "GoogLeNet – Adadelata").
+
+Early stopping watched val_accuracy, which a Keras model with three outputs does not log, so all
+200 epochs ran: hence none here.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+    """The settings of the run."""
+    config = common.get_config()
+    config.study_run = "googlenet_adadelta"
+    config.model = "googlenet"
+    config.image_size = 224
+    config.input_scaling = "none"
+    config.max_epochs = 200
+    config.optimizer.name = "adadelta"
+    config.early_stopping = None
+    return config

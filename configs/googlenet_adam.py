@@ -1,0 +1,16 @@
+"""GoogLeNet with Adam, which the study did not try; otherwise as its GoogLeNet runs."""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+    """The settings of the run."""
+    config = common.get_config()
+    config.model = "googlenet"
+    config.image_size = 224
+    config.input_scaling = "none"
+    config.max_epochs = 200
+    config.early_stopping = None
+    return config

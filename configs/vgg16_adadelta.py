@@ -1,0 +1,19 @@
+"""VGG16 at 150 px with Adadelta (row "VGG16 – Adadelata").
+
+It hardly moves in 29 epochs.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+    """The settings of the run."""
+    config = common.get_config()
+    config.study_run = "vgg16_adadelta"
+    config.model = "vgg16"
+    config.max_epochs = 200
+    config.optimizer.name = "adadelta"
+    config.early_stopping.patience = 15
+    return config

@@ -1,0 +1,45 @@
+"""What the commands share: plain messages, and errors in one sentence with exit status 2."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+from flowers_jax.errors import UserError
+
+
+def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
+    """Parses the flags and runs `main` with the arguments that are none.
+
+    Messages of this package go to stdout, warnings of others too; a `UserError` or a wrong flag
+    ends the process with its sentence on stderr and status 2.
+    """
+
+    def guarded(arguments: Sequence[str]) -> None:
+        absl_logging.set_verbosity(absl_logging.WARNING)
+        logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
+        logging.getLogger("flowers_jax").setLevel(logging.INFO)
+        try:
+            main(arguments)
+        except UserError as error:
+            _fail(error)
+
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(arguments: Sequence[str]) -> list[str]:
+    try:
+        return flags.FLAGS(arguments)
+    # ml_collections raises the plain ones for a missing config file or an unknown or ill-typed key.
+    except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    # KeyError would show its argument quoted.
+    sentence = str(error.args[0] if isinstance(error, KeyError) else error)
+    print("error:", " ".join(sentence.split("\n")), file=sys.stderr)
+    sys.exit(2)

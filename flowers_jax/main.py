@@ -1,0 +1,36 @@
+"""Trains one run: `python -m flowers_jax.main --config=configs/googlenet_sgd.py`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from flowers_jax import command, results
+from flowers_jax.errors import UserError
+from flowers_jax.train import train_and_evaluate
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="Config file; its values can be overridden: --config.seed=1."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; default: runs/<name of the config>.")
+_RESTART = flags.DEFINE_bool("restart", False, "Set an existing run folder aside; begin anew.")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs what the flags say."""
+    if len(arguments) > 1:
+        raise UserError(f"unexpected argument {arguments[1]!r}; settings are --config.KEY=VALUE.")
+    if not flags.FLAGS["config"].present:
+        raise UserError("which run? Give --config=configs/quickstart.py or another config.")
+    path = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
+    if not path.is_file():
+        raise UserError(f"there is no config {path}; the runs of the study are in configs/.")
+    workdir = Path(_WORKDIR.value or _CONFIG.value.workdir or Path("runs") / path.stem)
+    if _RESTART.value:
+        results.set_aside(workdir)
+    train_and_evaluate(_CONFIG.value, workdir)
+
+
+if __name__ == "__main__":
+    command.run(main)

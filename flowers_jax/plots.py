@@ -1,0 +1,102 @@
+"""Pictures of a run: learning curves and the confusion matrix."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+TRAINING, VALIDATION = "tab:blue", "tab:orange"
+
+History = Sequence[Mapping[str, float]]
+
+
+def curves(
+    history: History, best_epoch: int, title: str, original: Mapping[str, Sequence[float]] | None
+) -> Figure:
+    """Loss and accuracy over the epochs, training and validation, the best epoch marked.
+
+    Args:
+      history: our run.
+      best_epoch: from 1.
+      title: of the figure.
+      original: the study's logged columns of the same run, drawn thin behind; None for none.
+    """
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    figure.suptitle(title)
+    epochs = [row["epoch"] for row in history]
+    # Fewer epochs than this are drawn as points, or a single one would not show.
+    marker = "o" if len(history) < 4 else None
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for prefix, name, colour in (
+            ("", "training", TRAINING),
+            ("val_", "validation", VALIDATION),
+        ):
+            logged = _logged(original, prefix + metric)
+            if logged:
+                axes.plot(
+                    range(1, len(logged) + 1),
+                    logged,
+                    color=colour,
+                    linewidth=0.8,
+                    alpha=0.55,
+                    label=f"{name}, original study",
+                )
+            values = [row[prefix + metric] for row in history]
+            axes.plot(epochs, values, color=colour, linewidth=1.8, marker=marker, label=name)
+        best = next(row for row in history if row["epoch"] == best_epoch)
+        axes.axvline(best_epoch, color="0.4", linewidth=0.8, linestyle="--")
+        value = best["val_" + metric]
+        axes.plot(best_epoch, value, "o", color=VALIDATION, markeredgecolor="black", zorder=3)
+        shown = f"{value:.1%}" if metric == "accuracy" else f"{value:.3f}"
+        axes.plot([], [], " ", label=f"best epoch {best_epoch}: {shown}")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(metric)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+        axes.legend(fontsize=8)
+        if metric == "loss":
+            _limit_outliers(axes, history, original)
+        else:
+            axes.set_ylim(0, 1.02)
+    return figure
+
+
+def _logged(original: Mapping[str, Sequence[float]] | None, column: str) -> Sequence[float] | None:
+    """The study's column; GoogLeNet's accuracy is that of its main head."""
+    if original is None:
+        return None
+    return original.get(column) or original.get(column.replace("accuracy", "main_accuracy"))
+
+
+def _limit_outliers(
+    axes: mpl.axes.Axes, history: History, original: Mapping[str, Sequence[float]] | None
+) -> None:
+    """Cuts the loss axis above the bulk of the values, so that one spike does not flatten all."""
+    values = [row[column] for row in history for column in ("loss", "val_loss")]
+    for column in ("loss", "val_loss"):
+        values += _logged(original, column) or []
+    finite = np.array([v for v in values if np.isfinite(v)])
+    if finite.size:
+        limit = 1.5 * np.quantile(finite, 0.95)
+        axes.set_ylim(0, None if finite.max() <= limit else limit)
+
+
+def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
+    """Counts with rows that are true classes; colour is the share of the row."""
+    size = 3.2 + 0.62 * len(class_names)
+    figure = Figure(figsize=(size + 0.9, size), layout="constrained")
+    axes = figure.subplots()
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (i, j), count in np.ndenumerate(matrix):
+        colour = "white" if share[i, j] > 0.5 else "black"
+        axes.text(j, i, str(count), ha="center", va="center", color=colour)
+    axes.set_xticks(range(len(class_names)), class_names, rotation=45, ha="right")
+    axes.set_yticks(range(len(class_names)), class_names)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.set_title(title, fontsize=10)
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    return figure

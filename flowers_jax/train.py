@@ -1,0 +1,363 @@
+"""The training loop: one jitted step over a mesh of all devices, one pass per epoch.
+
+`train_and_evaluate` is the whole of a run; `train_step` and `eval_step` are pure functions.
+"""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tensorboardX
+from flax import linen as nn
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from flowers_jax import evaluate, losses, models, optimizers, progress, results, settings
+from flowers_jax.checkpoints import Checkpoints
+from flowers_jax.data import augment, folder, pipeline, sources
+from flowers_jax.early_stopping import EarlyStopping
+from flowers_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Variables = dict[str, Any]
+Sums = dict[str, jax.Array]
+Keys = dict[str, jax.Array]
+Batch = dict[str, jax.Array]  # a `pipeline.Batch` on the devices
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What a training step changes.
+
+    Attributes:
+      step: int32 scalar, steps taken.
+      params: the model's parameters, float32.
+      batch_stats: running statistics of batch normalisation; empty for models without.
+      opt_state: the optimizer's state.
+    """
+
+    step: jax.Array
+    params: Variables
+    batch_stats: Variables
+    opt_state: optax.OptState
+
+    @property
+    def variables(self) -> Variables:
+        """As `model.apply` takes them."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a training step does not change.
+
+    Attributes:
+      model: the architecture.
+      optimizer: its update rule.
+      loss: of one head, per sample.
+      aux_weight: weight of the auxiliary heads' losses.
+      input_scaling: a name of `augment.SCALINGS`.
+      augmentation: of the training images; None for none.
+    """
+
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    loss: losses.Loss
+    aux_weight: float
+    input_scaling: str
+    augmentation: augment.Augmentation | None
+
+
+def create_state(task: Task, image_size: int, key: jax.Array) -> TrainState:
+    """The state before the first step, initialised as Keras does."""
+    images = jnp.zeros((1, image_size, image_size, 3))
+    variables = task.model.init(key, images)
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=task.optimizer.init(params),
+    )
+
+
+def zero_sums(model: nn.Module) -> Sums:
+    """The sums of an epoch before its first batch."""
+    heads = models.head_names(model)
+    names = ["count", "loss", "correct"]
+    names += [f"{head}_{what}" for head in heads for what in ("loss", "correct")]
+    return {name: jnp.zeros(()) for name in names}
+
+
+def train_step(
+    task: Task, state: TrainState, sums: Sums, batch: Batch, keys: Keys
+) -> tuple[TrainState, Sums]:
+    """One step of gradient descent.
+
+    Args:
+      task: static.
+      state: before the step.
+      sums: of the epoch so far.
+      batch: see `pipeline.Batch`; samples whose mask is false do not count.
+      keys: typed keys `dropout` (of the run) and `augment` (of the epoch).
+
+    Returns:
+      The state after the step and the sums with this batch, dropout active.
+    """
+    images = batch["image"]
+    if task.augmentation is not None:
+        images = augment.augment(images, batch["index"], keys["augment"], task.augmentation)
+    images = augment.scale(images, task.input_scaling)
+
+    def objective(params: Variables) -> tuple[jax.Array, tuple[Sums, Variables]]:
+        outputs, updated = task.model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            images,
+            train=True,
+            mask=batch["mask"],
+            rngs={"dropout": jax.random.fold_in(keys["dropout"], state.step)},
+            mutable=["batch_stats"],
+        )
+        batch_sums = _sum_metrics(task, outputs, batch)
+        return batch_sums["loss"] / batch_sums["count"], (batch_sums, updated)
+
+    gradients, (batch_sums, updated) = jax.grad(objective, has_aux=True)(state.params)
+    updates, opt_state = task.optimizer.update(gradients, state.opt_state, state.params)
+    state = TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=updated.get("batch_stats", {}),
+        opt_state=opt_state,
+    )
+    return state, jax.tree.map(jnp.add, sums, batch_sums)
+
+
+def eval_step(task: Task, variables: Variables, sums: Sums, batch: Batch) -> Sums:
+    """The sums with this batch, without dropout and with running statistics; all heads count."""
+    images = augment.scale(batch["image"], task.input_scaling)
+    heads = {"all_heads": True} if models.head_names(task.model) else {}
+    outputs = task.model.apply(variables, images, train=False, **heads)
+    return jax.tree.map(jnp.add, sums, _sum_metrics(task, outputs, batch))
+
+
+def _sum_metrics(task: Task, outputs: jax.Array | Sequence[jax.Array], batch: Batch) -> Sums:
+    """Sums over the real samples of a batch, by the names of `zero_sums`."""
+    logits = [outputs] if isinstance(outputs, jax.Array) else list(outputs)
+    head_losses = [task.loss(head, batch["label"]) for head in logits]
+    correct = [head.argmax(axis=-1) == batch["label"] for head in logits]
+    values = {
+        "count": jnp.ones(batch["label"].shape),
+        "loss": losses.sum_over_heads(head_losses, task.aux_weight),
+        "correct": correct[0],
+    }
+    for name, loss, hits in zip(models.head_names(task.model), head_losses, correct, strict=False):
+        values |= {f"{name}_loss": loss, f"{name}_correct": hits}
+    return {k: jnp.sum(v, where=batch["mask"], dtype=jnp.float32) for k, v in values.items()}
+
+
+def means(sums: Sums, prefix: str = "") -> dict[str, float]:
+    """Metrics of an epoch from its sums, by the history's column names."""
+    sums = {name: float(value) for name, value in jax.device_get(sums).items()}
+    count = sums.pop("count")
+    return {prefix + k.replace("correct", "accuracy"): v / count for k, v in sums.items()}
+
+
+def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Trains as `config` says and leaves the results in the run folder `workdir`.
+
+    A run that was interrupted goes on from its last checkpoint; a finished one is left as it is.
+
+    Returns:
+      What `summary.json` holds.
+
+    Raises:
+      UserError: the settings, the data or the run folder cannot be used.
+    """
+    settings.check(config)
+    results.prepare(workdir)
+    finished = results.finished_summary(workdir, results.json_config(config))
+    if finished is not None:
+        log.info("%s is finished; --restart begins anew", workdir)
+        return finished
+
+    # Devices: JAX first, so that TensorFlow cannot take what it needs.
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    replicated = NamedSharding(mesh, PartitionSpec())
+    sharded = NamedSharding(mesh, PartitionSpec("data"))
+    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    log.info("jax %s on %s (%s)", jax.__version__, device, jax.default_backend())
+
+    # Data
+    source = sources.resolve(config.data, workdir)
+    files = folder.split(folder.scan(source.root), config.data)
+    train, validation, num_skipped = pipeline.load(
+        *files, config.image_size, config.data.resize, config.data.on_bad_image
+    )
+    class_names = train.files.class_names
+    results.claim(workdir, results.json_config(config), class_names)
+    log.info(
+        "%s: %d training and %d validation images of %d classes",
+        source.name,
+        len(train.files),
+        len(validation.files),
+        len(class_names),
+    )
+
+    num_images = len(train.files) + len(validation.files)
+    num_steps = -(-len(train.files) // config.batch_size)
+
+    # Model and state
+    init_key, dropout_key, augment_key = jax.random.split(jax.random.key(config.seed), 3)
+    task = create_task(config, len(class_names))
+    heads = models.head_names(task.model)
+    state = jax.jit(partial(create_state, task, config.image_size), out_shardings=replicated)(
+        init_key
+    )
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    results.write_text(workdir / "model.txt", models.table(task.model, config.image_size))
+    log.info("%s: %s parameters", config.model, f"{num_params:,}")
+
+    step = jax.jit(
+        partial(train_step, task), donate_argnums=(0, 1), out_shardings=(replicated, replicated)
+    )
+    evaluation = jax.jit(partial(eval_step, task), donate_argnums=1, out_shardings=replicated)
+    schedule = optimizers.learning_rate_schedule(config.optimizer)
+
+    def batches(split: pipeline.Split, order: np.ndarray | None = None) -> Iterator[Batch]:
+        epoch = pipeline.batches(split, config.batch_size, order)
+        return pipeline.prefetch_to_device(epoch, sharded)
+
+    # Resume
+    stopping, monitor = early_stopping(config)
+    best = jax.tree.map(jnp.copy, state.variables)
+    history: results.History = []
+    checkpoints = Checkpoints(workdir, config.checkpoint.every_minutes)
+    restored = checkpoints.restore({"state": state, "best": best})
+    if restored is not None:
+        trees, run = restored
+        state, best = trees["state"], trees["best"]
+        history, stopping = run["history"], EarlyStopping(**run["stopping"])
+        log.info("goes on after epoch %d", len(history))
+
+    def save() -> None:
+        run = {"history": history, "stopping": dataclasses.asdict(stopping)}
+        checkpoints.save(len(history), {"state": state, "best": best}, run)
+
+    # Epochs
+    events = tensorboardX.SummaryWriter(str(workdir), purge_step=len(history) + 1)
+    for epoch in range(len(history) + 1, config.max_epochs + 1):
+        if stopping.should_stop:
+            break
+        start = time.perf_counter()
+        keys = {"dropout": dropout_key, "augment": jax.random.fold_in(augment_key, epoch)}
+        sums = jax.device_put(zero_sums(task.model), replicated)
+        order = pipeline.epoch_order(len(train.files), config.seed, epoch)
+        with progress.EpochBar(epoch, config.max_epochs, num_steps) as bar:
+            for batch in batches(train, order):
+                state, sums = step(state, sums, batch, keys)
+                bar.advance(sums)
+        val_sums = jax.device_put(zero_sums(task.model), replicated)
+        for batch in batches(validation):
+            val_sums = evaluation(state.variables, val_sums, batch)
+        row = {"epoch": epoch, **means(sums), **means(val_sums, "val_")}
+        row["learning_rate"] = float(schedule(int(state.step) - 1))
+        row["seconds"] = time.perf_counter() - start
+        history.append(row)
+
+        stopping = stopping.update(epoch, row[monitor])
+        if stopping.best_epoch == epoch:
+            # A copy, because the next step donates the state's buffers.
+            best = jax.tree.map(jnp.copy, state.variables)
+        results.write_history(workdir, history, heads)
+        for name, value in row.items():
+            if name != "epoch":
+                events.add_scalar(name, value, epoch)
+        log.info(progress.epoch_line(row, config.max_epochs, num_images, stopping))
+        if checkpoints.due():
+            save()
+    save()
+    checkpoints.close()
+    events.close()
+
+    # Results
+    restore_best = config.early_stopping is None or config.early_stopping.restore_best_weights
+    reported = stopping.best_epoch if restore_best else len(history)
+    probabilities = evaluate.probabilities(
+        task.model,
+        best if restore_best else state.variables,
+        batches(validation),
+        config.input_scaling,
+    )
+    accuracies = [row["val_accuracy"] for row in history]
+    seconds = [row["seconds"] for row in history]
+    summary = {
+        "config": results.json_config(config),
+        "data_source": source.name,
+        "num_train": len(train.files),
+        "num_validation": len(validation.files),
+        "num_skipped": num_skipped,
+        "class_names": list(class_names),
+        "epochs_run": len(history),
+        "stopped_early": stopping.should_stop,
+        "best_epoch": stopping.best_epoch,
+        "best_val_accuracy": max(accuracies),
+        "reported_epoch": reported,
+        "reported_val_accuracy": accuracies[reported - 1],
+        "max_train_accuracy": max(row["accuracy"] for row in history),
+        "num_params": num_params,
+        "train_seconds": sum(seconds),
+        "images_per_second": num_images / float(np.median(seconds)),
+        "device": device,
+        "versions": results.versions(),
+        "seed": config.seed,
+    }
+    results.write_evaluation(workdir, summary, history, validation.files, probabilities)
+    results.write_json(workdir / "summary.json", summary)
+    log.info(
+        "best epoch %d of %d, validation accuracy %.2f %%; results in %s",
+        stopping.best_epoch,
+        len(history),
+        100 * max(accuracies),
+        workdir,
+    )
+    return summary
+
+
+def create_task(config: ConfigDict, num_classes: int) -> Task:
+    """The static part of the steps.
+
+    Raises:
+      UserError: `config.num_classes` is set and is not the data's.
+    """
+    if config.num_classes not in (None, num_classes):
+        raise UserError(
+            f"config.num_classes={config.num_classes}, but the data has {num_classes} classes; "
+            "leave it unset or choose other data."
+        )
+    augmentation = config.data.augment
+    return Task(
+        model=models.create_model(config.model, num_classes, jnp.dtype(config.dtype)),
+        optimizer=optimizers.create_optimizer(config.optimizer),
+        loss=losses.LOSSES[config.loss],
+        aux_weight=config.aux_weight,
+        input_scaling=config.input_scaling,
+        augmentation=None if augmentation is None else augment.Augmentation(**augmentation),
+    )
+
+
+def early_stopping(config: ConfigDict) -> tuple[EarlyStopping, str]:
+    """The rule and the column it watches; without one, what finds the best validation accuracy."""
+    stop = config.early_stopping
+    if stop is None:
+        return EarlyStopping("max", patience=config.max_epochs + 1), "val_accuracy"
+    return EarlyStopping(stop.mode, stop.patience, stop.min_delta), stop.monitor

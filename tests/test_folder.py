@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from flowers_jax.data import folder
+from flowers_jax.errors import UserError
+
+
+def make_tree(root, names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2, 2)).save(path.with_suffix(".png"))
+        path.with_suffix(".png").rename(path)
+
+
+def test_both_splits_are_those_of_keras(tmp_path):
+    import keras
+
+    names = [f"b/{i}.jpg" for i in range(13)] + [f"a/{i}.PNG" for i in range(9)]
+    names += ["c/x.gif", "c/inner/y.bmp", "c/.hidden.jpeg", "c/z.webp", ".cache/no.jpg"]
+    make_tree(tmp_path, names)
+    index = folder.scan(tmp_path)
+    train, validation = folder.keras_split(index, 0.2, 1337)
+    for ours, subset in ((train, "training"), (validation, "validation")):
+        theirs = keras.utils.image_dataset_from_directory(
+            tmp_path, validation_split=0.2, subset=subset, seed=1337, shuffle=True, verbose=False
+        )
+        assert [str(p) for p in ours.paths] == theirs.file_paths
+        assert list(ours.class_names) == theirs.class_names
+        assert [ours.class_names[k] for k in ours.labels] == [
+            p[len(str(tmp_path)) + 1 :].split("/")[0] for p in ours.paths
+        ]
+
+
+def test_the_study_split_of_the_real_images(flowers_dir):
+    index = folder.scan(flowers_dir)
+    assert index.class_names == ("daisy", "dandelion", "rose", "sunflower", "tulip")
+    assert index.counts().tolist() == [764, 1052, 784, 733, 984]
+    train, validation = folder.keras_split(index, 0.2, 1337)
+    assert len(train) == 3454
+    assert validation.counts().tolist() == [137, 234, 151, 150, 191]
+    assert set(train.paths).isdisjoint(validation.paths)
+
+
+def test_holdout_leaks_nothing(tmp_path):
+    make_tree(tmp_path, [f"{k}/{i}.png" for k in "abc" for i in range(10)])
+    index = folder.scan(tmp_path)
+    train, validation = folder.holdout_split(index, 4, 1337)
+    assert validation.counts().tolist() == [4, 4, 4]
+    assert sorted(train.paths + validation.paths) == sorted(index.paths)
+    assert folder.holdout_split(index, 4, 1)[1].paths != validation.paths
+    with pytest.raises(UserError, match="class a has 10 images"):
+        folder.holdout_split(index, 10, 1337)
+
+
+def test_a_folder_around_the_class_folders_is_seen_through(tmp_path):
+    make_tree(tmp_path, ["flowers/a/1.png", "flowers/b/1.png"])
+    assert folder.scan(tmp_path).paths == folder.scan(tmp_path / "flowers").paths
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "holds no class folders"),
+        (["x.png"], "holds no class folders"),
+        (["a/1.png", "b/readme.txt"], "without images \\(b\\)"),
+        (["a/1.png", "b/1.png", "all/a/1.png", "all/b/1.png"], "all repeats the class folders"),
+    ],
+)
+def test_unusable_folders_are_named(tmp_path, files, message):
+    make_tree(tmp_path, [f for f in files if f.endswith("png")])
+    for name in files:
+        if name.endswith("txt"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text("no image")
+    with pytest.raises(UserError, match=message):
+        folder.scan(tmp_path)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere cannot be read: No such file"):
+        folder.scan(tmp_path / "nowhere")
+
+
+def test_files_that_are_not_listed_are_logged(tmp_path, caplog):
+    make_tree(tmp_path, ["a/1.png", "b/1.png"])
+    (tmp_path / "a" / "flickr.py").write_text("")
+    folder.scan(tmp_path)
+    assert "flickr.py" in caplog.text
+
+
+def test_an_empty_split_is_refused(tmp_path):
+    make_tree(tmp_path, ["a/1.png", "b/1.png"])
+    with pytest.raises(UserError, match="leaves a split empty"):
+        folder.keras_split(folder.scan(tmp_path), 0.2, 1337)
+
+
+def test_take_keeps_paths_and_labels_together(tmp_path):
+    make_tree(tmp_path, [f"{k}/{i}.png" for k in "ab" for i in range(3)])
+    index = folder.scan(tmp_path)
+    taken = index.take(np.array([5, 0]))
+    assert taken.paths == (index.paths[5], index.paths[0])
+    assert taken.labels.tolist() == [1, 0]

@@ -1,0 +1,36 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flowers_jax import losses
+
+LOGITS = jnp.asarray(np.random.default_rng(0).normal(0, 3, (20, 5)), jnp.float32)
+LABELS = jnp.arange(20) % 5
+
+
+def test_both_losses_are_those_of_keras():
+    import keras
+
+    probabilities = np.asarray(jax.nn.softmax(LOGITS))
+    one_hot = np.eye(5)[LABELS]
+    np.testing.assert_allclose(
+        losses.cross_entropy(LOGITS, LABELS),
+        keras.losses.categorical_crossentropy(one_hot, probabilities),
+        rtol=1e-4,
+    )
+    np.testing.assert_allclose(
+        losses.squared_error(LOGITS, LABELS),
+        keras.losses.mean_squared_error(one_hot, probabilities),
+        rtol=1e-4,
+    )
+
+
+def test_cross_entropy_is_finite_for_logits_of_any_size():
+    huge = jnp.array([[1e4, -1e4]])
+    assert float(losses.cross_entropy(huge, jnp.array([1]))[0]) == 2e4
+
+
+def test_auxiliary_heads_are_weighted():
+    heads = [jnp.array([1.0]), jnp.array([10.0]), jnp.array([100.0])]
+    assert float(losses.sum_over_heads(heads, 0.3)[0]) == 34.0
+    assert float(losses.sum_over_heads(heads[:1], 0.3)[0]) == 1.0
