@@ -1,6 +1,7 @@
 """Checks a config before any data is read, and names everything that is wrong at once."""
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from flowers_jax import models, optimizers, results
@@ -60,8 +61,21 @@ def check(config: ConfigDict) -> None:
             optimizers.create_optimizer(config.optimizer)
         except UserError as error:
             faults.append(str(error).rstrip("."))
+    if config.model in models.MODELS and config.image_size > 0 and _too_small(config):
+        faults.append(f"image_size={config.image_size} is too small for {config.model}")
     if faults:
         raise UserError("these settings cannot be used: " + "; ".join(faults) + ".")
+
+
+def _too_small(config: ConfigDict) -> bool:
+    """Whether an image is pooled away before it reaches the classifier."""
+    model = models.create_model(config.model)
+    images = jnp.zeros((1, config.image_size, config.image_size, 3))
+    try:
+        variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    except (ValueError, TypeError, ZeroDivisionError):
+        return True
+    return any(0 in leaf.shape for leaf in jax.tree.leaves(variables))
 
 
 def _get(config: ConfigDict, key: str) -> object:

@@ -1,0 +1,211 @@
+"""Whole runs, as a user starts them."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flowers_jax import predict, results
+from flowers_jax.errors import UserError
+from flowers_jax.train import train_and_evaluate
+
+
+def without_seconds(workdir):
+    return [
+        {k: v for k, v in row.items() if k != "seconds"} for row in results.read_history(workdir)
+    ]
+
+
+def test_a_run_leaves_the_whole_run_folder(tiny_config, tmp_path):
+    tiny_config.study_run = "pilot_adadelta"
+    workdir = tmp_path / "run"
+    summary = train_and_evaluate(tiny_config, workdir)
+    names = {path.name for path in workdir.iterdir()}
+    assert {
+        "config.json",
+        "history.csv",
+        "summary.json",
+        "curves.png",
+        "confusion_matrix.png",
+        "confusion_matrix.csv",
+        "classification_report.txt",
+        "predictions.csv",
+        "model.txt",
+        "checkpoints",
+    } <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert not any(name.endswith(".part") for name in names)
+    assert json.loads((workdir / "summary.json").read_text()) == summary
+    assert (summary["num_train"], summary["num_validation"]) == (48, 12)
+    assert summary["data_source"] == "folder images"
+    for name in ("curves.png", "confusion_matrix.png"):
+        with Image.open(workdir / name) as image:
+            assert min(image.size) > 400
+
+    history = results.read_history(workdir)
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert summary["best_val_accuracy"] == max(row["val_accuracy"] for row in history)
+    assert history[-1]["loss"] < history[0]["loss"]
+
+    # Three files hold the same predictions of the best weights.
+    rows = list(csv.DictReader((workdir / "predictions.csv").open()))
+    assert len(rows) == 12
+    right = np.mean([row["label"] == row["predicted"] for row in rows])
+    assert right == pytest.approx(summary["reported_val_accuracy"])
+    for row in rows:
+        chances = {name: float(row[name]) for name in summary["class_names"]}
+        assert sum(chances.values()) == pytest.approx(1, abs=1e-5)
+        assert max(chances, key=chances.get) == row["predicted"]
+        assert f"/{row['label']}/" in row["path"]
+    matrix = np.genfromtxt(workdir / "confusion_matrix.csv", delimiter=",", skip_header=1)[:, 1:]
+    assert matrix.trace() / matrix.sum() == pytest.approx(summary["reported_val_accuracy"])
+    assert f"{right:.4f}" in (workdir / "classification_report.txt").read_text()
+
+    # And predict.py sees what the run saw.
+    paths = [row["path"] for row in rows]
+    for row, prediction in zip(rows, predict.predict(workdir, paths), strict=True):
+        assert prediction["class"] == row["predicted"]
+        for name, chance in prediction["probabilities"].items():
+            assert chance == pytest.approx(float(row[name]), abs=1e-5)
+
+
+def test_the_same_seed_gives_the_same_history_and_another_seed_another(tiny_config, tmp_path):
+    for name in ("a", "b"):
+        train_and_evaluate(tiny_config, tmp_path / name)
+    assert without_seconds(tmp_path / "a") == without_seconds(tmp_path / "b")
+    tiny_config.seed = 1
+    train_and_evaluate(tiny_config, tmp_path / "c")
+    assert without_seconds(tmp_path / "a") != without_seconds(tmp_path / "c")
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tiny_config, tmp_path, monkeypatch):
+    tiny_config.checkpoint.every_minutes = 0.0
+    train_and_evaluate(tiny_config, tmp_path / "whole")
+    write_history = results.write_history
+
+    def power_cut(workdir, history, heads):
+        if len(history) == 3:
+            raise KeyboardInterrupt
+        write_history(workdir, history, heads)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(results, "write_history", power_cut)
+        train_and_evaluate(tiny_config, tmp_path / "cut")
+    assert len(results.read_history(tmp_path / "cut")) == 2
+    train_and_evaluate(tiny_config, tmp_path / "cut")
+    assert without_seconds(tmp_path / "whole") == without_seconds(tmp_path / "cut")
+    predictions = [(tmp_path / name / "predictions.csv").read_bytes() for name in ("whole", "cut")]
+    assert predictions[0] == predictions[1]
+
+
+def test_a_finished_run_is_left_alone_and_another_config_refused(tiny_config, tmp_path, caplog):
+    tiny_config.max_epochs = 1
+    train_and_evaluate(tiny_config, tmp_path / "run")
+    before = (tmp_path / "run" / "summary.json").stat().st_mtime_ns
+    train_and_evaluate(tiny_config, tmp_path / "run")
+    assert (tmp_path / "run" / "summary.json").stat().st_mtime_ns == before
+    tiny_config.optimizer.learning_rate = 0.5
+    with pytest.raises(UserError, match=r"optimizer.learning_rate was 0.001 and is 0.5.*--restart"):
+        train_and_evaluate(tiny_config, tmp_path / "run")
+
+
+def test_training_stops_early_and_reports_the_best_epoch(tiny_config, tmp_path):
+    tiny_config.max_epochs = 40
+    tiny_config.early_stopping.monitor = "val_loss"
+    tiny_config.early_stopping.mode = "min"
+    tiny_config.early_stopping.patience = 2
+    tiny_config.early_stopping.min_delta = 0.3
+    summary = train_and_evaluate(tiny_config, tmp_path / "run")
+    history = results.read_history(tmp_path / "run")
+    assert summary["stopped_early"]
+    assert summary["epochs_run"] == len(history) == summary["best_epoch"] + 2 < 40
+    assert summary["reported_epoch"] == summary["best_epoch"]
+    rows = list(csv.DictReader((tmp_path / "run" / "predictions.csv").open()))
+    right = np.mean([row["label"] == row["predicted"] for row in rows])
+    assert right == pytest.approx(history[summary["best_epoch"] - 1]["val_accuracy"])
+
+
+def test_without_restoring_the_last_epoch_is_reported(tiny_config, tmp_path):
+    tiny_config.early_stopping.restore_best_weights = False
+    tiny_config.optimizer.learning_rate = 1e-9  # nothing improves after the first epoch
+    summary = train_and_evaluate(tiny_config, tmp_path / "run")
+    assert (summary["best_epoch"], summary["reported_epoch"]) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("num_classes", 4, "num_classes=4, but the data has 3 classes"),
+        ("data.split", "holdout", "class blue has 20 images, holdout_per_class=80"),
+        ("data.dir", "/no/such/folder", "/no/such/folder, which is no folder"),
+        ("dtype", "float16", "dtype='float16' is not one of float32, bfloat16"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence(tiny_config, tmp_path, key, value, message):
+    tiny_config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError, match=message):
+        train_and_evaluate(tiny_config, tmp_path / "run")
+    # A failed start does not claim the folder.
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("dtype", "bfloat16"), ("loss", "squared_error"), ("data.split", "none")],
+)
+def test_options_train(tiny_config, tmp_path, key, value):
+    tiny_config.update_from_flattened_dict({key: value})
+    history = []
+    train_and_evaluate(tiny_config, tmp_path / "run")
+    history = results.read_history(tmp_path / "run")
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def run(module, *arguments):
+    environment = {k: v for k, v in os.environ.items() if k != "FLOWERS_DIR"}
+    command = [sys.executable, "-m", f"flowers_jax.{module}", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def test_the_commands(image_folder, tmp_path):
+    workdir = tmp_path / "run"
+    small = ["--config.image_size=16", "--config.max_epochs=1", "--config.model=pilot_cnn"]
+    arguments = ["--config=configs/quickstart.py", f"--workdir={workdir}", *small]
+    arguments += ["--config.data.source=folder", f"--config.data.dir={image_folder}"]
+    done = run("main", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1/1: loss" in done.stdout
+    images = sorted(image_folder.glob("*/0.png"))
+    predicted = json.loads(run("predict", f"--workdir={workdir}", "--json", *images).stdout)
+    assert [entry["path"] for entry in predicted] == [str(path) for path in images]
+
+    (image_folder / "red" / "broken.png").write_bytes(b"")
+    failed = run("main", *arguments, "--restart")
+    assert failed.returncode == 2
+    assert "broken.png' is empty" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert Path(f"{workdir}.old1").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "which run? Give --config="),
+        (["--config=configs/none.py"], "there is no config configs/none.py"),
+        (["--config=configs/quickstart.py", "--config.batch_sise=2"], "batch_size"),
+        (["--config=configs/quickstart.py", "--config.seed=one"], "--config.seed=one"),
+        (["--confg=configs/quickstart.py"], "Did you mean: config"),
+        (["--config=configs/quickstart.py", "--config.model=foo"], "model='foo' is not one of"),
+    ],
+)
+def test_a_wrong_command_is_one_sentence_with_status_2(arguments, message, tmp_path):
+    failed = run("main", f"--workdir={tmp_path / 'run'}", *arguments)
+    assert failed.returncode == 2
+    assert message in failed.stderr
+    assert "Traceback" not in failed.stderr

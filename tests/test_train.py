@@ -1,0 +1,127 @@
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import common
+from flowers_jax import train
+from flowers_jax.data.augment import Augmentation
+
+KEYS = {"dropout": jax.random.key(1), "augment": jax.random.key(2)}
+
+
+def make(model, image_size, **changes):
+    config = common.get_config()
+    config.model = model
+    config.input_scaling = "0_1"
+    config.update(changes)
+    task = train.create_task(config, 5)
+    return task, train.create_state(task, image_size, jax.random.key(0))
+
+
+def make_batch(n, size, padding=0):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+    label = (np.arange(n) % 5).astype(np.int32)
+    if padding:
+        image = np.concatenate([image, np.full((padding, size, size, 3), 255, np.uint8)])
+        label = np.concatenate([label, np.zeros(padding, np.int32)])
+    mask = np.arange(n + padding) < n
+    return {"image": image, "label": label, "index": np.arange(n + padding), "mask": mask}
+
+
+def test_a_padded_batch_is_the_batch_without_its_padding():
+    task, state = make("improvement_4", 64)
+    sums = train.zero_sums(task.model)
+    step = jax.jit(train.train_step, static_argnums=0)
+    exact = step(task, state, sums, make_batch(6, 64), KEYS)
+    padded = step(task, state, sums, make_batch(6, 64, padding=2), KEYS)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), padded, exact)
+    assert float(padded[1]["count"]) == 6
+    assert not np.allclose(
+        jax.tree.leaves(exact[0].batch_stats)[0], jax.tree.leaves(state.batch_stats)[0]
+    )
+
+
+def test_metrics_are_means_over_the_samples_not_over_the_batches():
+    task, state = make("pilot_cnn", 16)
+    batch = make_batch(11, 16)
+    images = jnp.asarray(batch["image"]) / 255.0
+    logits = np.asarray(task.model.apply(state.variables, images), np.float64)
+    log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected_loss = -log_softmax[np.arange(11), batch["label"]].mean()
+    sums = train.zero_sums(task.model)
+    for rows in (slice(0, 8), slice(8, 11)):
+        part = {key: value[rows] for key, value in batch.items()}
+        sums = train.eval_step(task, state.variables, sums, part)
+    means = train.means(sums, "val_")
+    assert means["val_loss"] == pytest.approx(expected_loss, rel=1e-5)
+    assert means["val_accuracy"] == pytest.approx((logits.argmax(1) == batch["label"]).mean())
+
+
+def test_every_step_has_its_own_dropout_and_every_epoch_its_own_warp():
+    task, state = make("pilot_cnn", 16)
+    sums, batch = train.zero_sums(task.model), make_batch(8, 16)
+    step = jax.jit(train.train_step, static_argnums=0)
+    loss = {
+        s: float(step(task, state.replace(step=s), sums, batch, KEYS)[1]["loss"]) for s in (0, 1)
+    }
+    assert loss[0] != loss[1]
+    assert float(step(task, state.replace(step=0), sums, batch, KEYS)[1]["loss"]) == loss[0]
+
+    task, state = make("improvement_4", 64)  # no dropout: what differs is the warp
+    object.__setattr__(task, "augmentation", Augmentation(15.0, 0.1, True, False))
+    sums, batch = train.zero_sums(task.model), make_batch(4, 64)
+    losses = [
+        float(step(task, state, sums, batch, {**KEYS, "augment": jax.random.key(k)})[1]["loss"])
+        for k in (2, 2, 3)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_the_loss_of_googlenet_is_the_weighted_sum_of_its_heads():
+    task, state = make("googlenet", 112, aux_weight=0.3)
+    step = jax.jit(train.eval_step, static_argnums=0)
+    sums = step(task, state.variables, train.zero_sums(task.model), make_batch(4, 112))
+    means = train.means(sums)
+    assert means["loss"] == pytest.approx(
+        means["main_loss"] + 0.3 * (means["aux1_loss"] + means["aux2_loss"]), rel=1e-5
+    )
+    assert means["accuracy"] == means["main_accuracy"]
+    assert len({means["main_loss"], means["aux1_loss"], means["aux2_loss"]}) == 3
+
+
+DEVICES_SCRIPT = """
+import json, sys
+from pathlib import Path
+from configs import common
+from flowers_jax.train import train_and_evaluate
+config = common.get_config()
+config.model, config.image_size, config.max_epochs = "improvement_4", 64, 2
+config.optimizer.name = "sgd"
+config.data.source, config.data.dir = "folder", sys.argv[1]
+train_and_evaluate(config, Path(sys.argv[2]))
+"""
+
+
+def test_eight_devices_give_the_history_of_one(image_folder, tmp_path):
+    # 48 training images: a full batch of 32 and a padded one of 16.
+    histories = []
+    for devices in (1, 8):
+        workdir = tmp_path / str(devices)
+        subprocess.run(
+            [sys.executable, "-c", DEVICES_SCRIPT, str(image_folder), str(workdir)],
+            env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)},
+            check=True,
+            timeout=300,
+        )
+        summary = json.loads((workdir / "summary.json").read_text())
+        assert summary["device"].startswith(f"{devices} x")
+        histories.append(np.genfromtxt(workdir / "history.csv", delimiter=",", names=True))
+    for column in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        np.testing.assert_allclose(histories[0][column], histories[1][column], rtol=1e-5)
