@@ -6,7 +6,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from flowers_jax import command, results
+from flowers_jax import command, cpu, results
 from flowers_jax.errors import UserError
 from flowers_jax.train import train_and_evaluate
 
@@ -29,6 +29,8 @@ def main(arguments: Sequence[str]) -> None:
     workdir = Path(_WORKDIR.value or _CONFIG.value.workdir or Path("runs") / path.stem)
     if _RESTART.value:
         results.set_aside(workdir)
+    cpu.reuse_memory()
+    cpu.use_all_cores(_CONFIG.value.batch_size)
     train_and_evaluate(_CONFIG.value, workdir)
 
 

@@ -204,7 +204,6 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         *files, config.image_size, config.data.resize, config.data.on_bad_image
     )
     class_names = train.files.class_names
-    results.claim(workdir, results.json_config(config), class_names)
     log.info(
         "%s: %d training and %d validation images of %d classes",
         source.name,
@@ -212,7 +211,6 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         len(validation.files),
         len(class_names),
     )
-
     num_images = len(train.files) + len(validation.files)
     num_steps = -(-len(train.files) // config.batch_size)
 
@@ -220,6 +218,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     init_key, dropout_key, augment_key = jax.random.split(jax.random.key(config.seed), 3)
     task = create_task(config, len(class_names))
     heads = models.head_names(task.model)
+    results.claim(workdir, results.json_config(config), class_names)
     state = jax.jit(partial(create_state, task, config.image_size), out_shardings=replicated)(
         init_key
     )

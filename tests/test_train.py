@@ -21,7 +21,8 @@ def make(model, image_size, **changes):
     config.input_scaling = "0_1"
     config.update(changes)
     task = train.create_task(config, 5)
-    return task, train.create_state(task, image_size, jax.random.key(0))
+    create = jax.jit(train.create_state, static_argnums=(0, 1))
+    return task, create(task, image_size, jax.random.key(0))
 
 
 def make_batch(n, size, padding=0):
