@@ -6,7 +6,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from flowers_jax import command, cpu, results
+from flowers_jax import command, cpu, results, settings
 from flowers_jax.errors import UserError
 from flowers_jax.train import train_and_evaluate
 
@@ -27,10 +27,10 @@ def main(arguments: Sequence[str]) -> None:
     if not path.is_file():
         raise UserError(f"there is no config {path}; the runs of the study are in configs/.")
     workdir = Path(_WORKDIR.value or _CONFIG.value.workdir or Path("runs") / path.stem)
-    if _RESTART.value:
-        results.set_aside(workdir)
     cpu.reuse_memory()
-    cpu.use_all_cores(_CONFIG.value.batch_size)
+    if _RESTART.value:
+        settings.check(_CONFIG.value)  # a run is set aside only for one that can begin
+        results.set_aside(workdir)
     train_and_evaluate(_CONFIG.value, workdir)
 
 

@@ -27,6 +27,14 @@ POSITIVE = (
     "max_epochs",
     "optimizer.learning_rate",
     "early_stopping.patience",
+    "data.holdout_per_class",
+)
+NOT_NEGATIVE = (
+    "seed",
+    "aux_weight",
+    "data.split_seed",
+    "early_stopping.min_delta",
+    "checkpoint.every_minutes",
 )
 
 
@@ -41,6 +49,10 @@ def check(config: ConfigDict) -> None:
         value = _get(config, key)
         if value is not None and not value > 0:
             faults.append(f"{key}={value} must be greater than 0")
+    for key in NOT_NEGATIVE:
+        value = _get(config, key)
+        if value is not None and value < 0:
+            faults.append(f"{key}={value} must not be negative")
     if not 0 < config.data.validation_fraction < 1:
         faults.append(f"data.validation_fraction={config.data.validation_fraction} is not in (0,1)")
     devices = jax.device_count()

@@ -23,6 +23,8 @@ def assert_same_value_and_gradients(ours, theirs, *arguments):
         np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
 
 
+# Sixteen samples go in two chunks through the filter's gradient, three at once.
+@pytest.mark.parametrize("batch", [3, 16])
 @pytest.mark.parametrize(
     ("size", "kernel", "stride", "padding"),
     [
@@ -36,8 +38,8 @@ def assert_same_value_and_gradients(ours, theirs, *arguments):
         (24, 7, 2, "VALID"),
     ],
 )
-def test_convolution(size, kernel, stride, padding):
-    x = jnp.asarray(RNG.normal(size=(3, size, size + 1, 4)), jnp.float32)
+def test_convolution(batch, size, kernel, stride, padding):
+    x = jnp.asarray(RNG.normal(size=(batch, size, size + 1, 4)), jnp.float32)
     w = jnp.asarray(RNG.normal(size=(kernel, kernel, 4, 6)), jnp.float32)
     strides = (stride, stride)
     assert_same_value_and_gradients(

@@ -13,6 +13,7 @@ def test_all_faults_are_named_in_one_message():
     config.optimizer.name = "rmsprop"
     config.optimizer.learning_rate = -1.0
     config.data.split = "random"
+    config.seed = -1
     config.data.validation_fraction = 1.5
     with pytest.raises(UserError) as error:
         settings.check(config)
@@ -22,6 +23,7 @@ def test_all_faults_are_named_in_one_message():
         "batch_size=0 must be greater than 0",
         "optimizer.name='rmsprop' is not one of adam",
         "optimizer.learning_rate=-1.0 must be",
+        "seed=-1 must not be negative",
         "data.split='random' is not one of keras, holdout, none",
         "validation_fraction=1.5",
     ):

@@ -117,7 +117,9 @@ def test_eight_devices_give_the_history_of_one(image_folder, tmp_path):
         workdir = tmp_path / str(devices)
         subprocess.run(
             [sys.executable, "-c", DEVICES_SCRIPT, str(image_folder), str(workdir)],
-            env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)},
+            # More threads than XLA takes by itself: with one per core, devices that wait for an
+            # all-reduce can hold all of them.
+            env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "NPROC": "32"},
             check=True,
             timeout=300,
         )

@@ -17,6 +17,7 @@ from jax import lax
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 NHWC = ("NHWC", "HWIO", "NHWC")
+CHUNK = 8  # samples
 
 
 def conv_general_dilated(
@@ -50,6 +51,10 @@ def _pads(
     return height, width
 
 
+def _pad(x: jax.Array, pads: Pads, value: float) -> jax.Array:
+    return lax.pad(x, jnp.asarray(value, x.dtype), ((0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)))
+
+
 def _lax_conv(
     x: jax.Array, w: jax.Array, strides: Pair, pads: Pads, precision: lax.PrecisionLike
 ) -> jax.Array:
@@ -61,12 +66,17 @@ def _lax_conv(
 def _cpu_conv(
     x: jax.Array, w: jax.Array, strides: Pair, pads: Pads, precision: lax.PrecisionLike
 ) -> jax.Array:
-    if any(map(any, pads)) or w.shape[:2] == (1, 1):
+    height, (low, high) = w.shape[0], pads[0]
+    if strides != (1, 1):
         return _lax_conv(x, w, strides, pads, precision)
-    # XLA gives convolutions without padding to a library two to four times slower than the one
-    # that it uses for padded ones; so pad, and drop what that adds.
-    rows = (x.shape[1] - w.shape[0]) // strides[0] + 1
-    return _lax_conv(x, w, strides, ((0, 1), (0, 0)), precision)[:, :rows]
+    if w.shape[:2] == (1, 1) and not any(map(any, pads)):
+        return lax.dot_general(x, w[0, 0], (((3,), (0,)), ((), ())), precision=precision)
+    # XLA gives convolutions padded by less than the kernel's size to a library (YNNPACK) that is
+    # two to four times slower here than the one it has for the rest (Eigen): pad by as much, and
+    # drop the rows which that adds.
+    rows = x.shape[1] + low + high - height + 1
+    pads = ((low, max(high, height - low)), pads[1])
+    return _lax_conv(x, w, strides, pads, precision)[:, :rows]
 
 
 def _cpu_filter_gradient(
@@ -77,25 +87,51 @@ def _cpu_filter_gradient(
     pads: Pads,
     precision: lax.PrecisionLike,
 ) -> jax.Array:
-    """Patches of `x`, transposed, times `dy`: one matrix product per row of the kernel."""
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    (height, width), (rows, columns), (sy, sx) = w.shape[:2], dy.shape[1:3], strides
+    """Patches of `x`, transposed, times `dy`, a few samples at a time."""
+    options = {"shape": w.shape, "strides": strides, "precision": precision}
+    x = _pad(x, pads, 0)
+    if x.shape[0] % CHUNK or x.shape[0] == CHUNK:
+        return _patch_products(x, dy, **options).astype(w.dtype)
+    # Small chunks stay in cache and touch little fresh memory. Taking every n-th sample makes a
+    # chunk of a batch that is sharded over devices lie on all of them.
+    x, dy = (a.reshape(CHUNK, -1, *a.shape[1:]) for a in (x, dy))
+
+    def add(i: jax.Array, total: jax.Array) -> jax.Array:
+        part = (lax.dynamic_index_in_dim(a, i, axis=1, keepdims=False) for a in (x, dy))
+        return total + _patch_products(*part, **options)
+
+    zeros = jnp.zeros(w.shape, jnp.float32)
+    return lax.fori_loop(0, x.shape[1], add, zeros).astype(w.dtype)
+
+
+def _patch_products(
+    x: jax.Array,
+    dy: jax.Array,
+    shape: tuple[int, ...],
+    strides: Pair,
+    precision: lax.PrecisionLike,
+) -> jax.Array:
+    """The filter's gradient, by a matrix product for each row of the kernel."""
+    (height, width, features_in, features), (_, rows, columns, _) = shape, dy.shape
+    sy, sx = strides
     # Every row of the kernel takes its patches from these, which are `height` times smaller than
     # patches of the whole kernel.
     patches = jnp.concatenate(
         [x[:, :, j : j + (columns - 1) * sx + 1 : sx] for j in range(width)], axis=-1
     )
-    gradients = [
+    # Two-dimensional operands, or XLA writes out a transposed copy of the patches.
+    dy = dy.reshape(-1, features)
+    products = [
         lax.dot_general(
-            patches[:, i : i + (rows - 1) * sy + 1 : sy],
+            patches[:, i : i + (rows - 1) * sy + 1 : sy].reshape(-1, width * features_in),
             dy,
-            (((0, 1, 2), (0, 1, 2)), ((), ())),
+            (((0,), (0,)), ((), ())),
             precision=precision,
             preferred_element_type=jnp.float32,
         )
         for i in range(height)
     ]
-    return jnp.stack(gradients).reshape(w.shape).astype(w.dtype)
+    return jnp.stack(products).reshape(shape)
 
 
 def _lax_filter_gradient(
@@ -145,8 +181,15 @@ def _conv_backward(
         cpu=functools.partial(_cpu_filter_gradient, **options),
         default=functools.partial(_lax_filter_gradient, **options),
     )
-    # XLA's own input gradient is fast already.
-    (dx,) = jax.linear_transpose(lambda x: _lax_conv(x, w, **options), x)(dy)
+    if strides == (1, 1):
+        # As `lax` does it: a convolution of `dy` with the kernel turned round.
+        turned = jnp.swapaxes(w[::-1, ::-1], 2, 3)
+        above, left = (
+            (k - 1 - low, k - 1 - high) for k, (low, high) in zip(w.shape[:2], pads, strict=True)
+        )
+        dx = _conv(dy, turned, strides, (above, left), precision)
+    else:
+        (dx,) = jax.linear_transpose(lambda x: _lax_conv(x, w, **options), x)(dy)
     return dx, dw
 
 
@@ -161,7 +204,7 @@ def _lax_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Arra
 
 def _windows(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> Iterator[jax.Array]:
     """For each position in the window, what all windows have there."""
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
+    x = _pad(x, pads, -jnp.inf)
     (height, width), (sy, sx) = window, strides
     end_y, end_x = x.shape[1] - height + 1, x.shape[2] - width + 1
     for i, j in itertools.product(range(height), range(width)):
