@@ -48,30 +48,37 @@ REFERENCE_NAMES = {
 
 
 def keras_model(layer_list, size):
-    """The reference file's architecture, built with Keras: an independent reading of it."""
+    """The reference file's architecture, built with Keras: an independent reading of it.
+
+    Returns:
+      The model (GoogLeNet's with three outputs) and its layers with weights by kind, in the order
+      in which the file lists them.
+    """
     import keras
     from keras import layers as kl
 
-    aux = []
+    ordered = {"Conv2D": [], "Dense": [], "BatchNormalization": []}
+
+    def build(layer, x):
+        if type(layer).__name__ in ordered:
+            ordered[type(layer).__name__].append(layer)
+        return layer(x)
+
+    def same_conv(features, kernel, x):
+        return build(kl.Conv2D(features, kernel, padding="same", activation="relu"), x)
 
     def inception(x, spec):
-        def conv(features, kernel, x):
-            return kl.Conv2D(features, kernel, padding="same", activation="relu")(x)
-
-        branches = [
-            conv(spec["1x1"], 1, x),
-            conv(spec["3x3"], 3, conv(spec["3x3_reduce"], 1, x)),
-            conv(spec["5x5"], 5, conv(spec["5x5_reduce"], 1, x)),
-            conv(spec["pool_proj"], 1, kl.MaxPooling2D(3, 1, padding="same")(x)),
-        ]
-        return kl.Concatenate()(branches)
+        one = same_conv(spec["1x1"], 1, x)
+        three = same_conv(spec["3x3"], 3, same_conv(spec["3x3_reduce"], 1, x))
+        five = same_conv(spec["5x5"], 5, same_conv(spec["5x5_reduce"], 1, x))
+        pooled = same_conv(spec["pool_proj"], 1, kl.MaxPooling2D(3, 1, padding="same")(x))
+        return kl.Concatenate()([one, three, five, pooled])
 
     def apply(x, spec):
         padding = spec.get("padding", "valid")
         if "conv" in spec:
-            return kl.Conv2D(
-                spec["conv"], spec["kernel"], spec["stride"], padding, activation="relu"
-            )(x)
+            shape = spec["conv"], spec["kernel"], spec["stride"], padding
+            return build(kl.Conv2D(*shape, activation="relu"), x)
         if "max_pool" in spec:
             return kl.MaxPooling2D(spec["max_pool"], spec["stride"], padding)(x)
         if "average_pool" in spec:
@@ -80,50 +87,89 @@ def keras_model(layer_list, size):
             return kl.Dropout(spec["dropout"])(x)
         if "dense" in spec:
             activation = None if spec["activation"] == "softmax" else spec["activation"]
-            return kl.Dense(spec["dense"], activation=activation)(x)
+            return build(kl.Dense(spec["dense"], activation=activation), x)
         if "inception" in spec:
             return inception(x, spec)
+        kinds = {
+            "flatten": kl.Flatten,
+            "batch_norm": kl.BatchNormalization,
+            "global_average_pool": kl.GlobalAveragePooling2D,
+        }
+        return build(kinds[next(iter(spec))](), x)
+
+    x = inputs = keras.Input((size, size, 3))
+    heads = []
+    for spec in layer_list:
         if "auxiliary_head" in spec:
             y = x
             for inner in spec["layers"]:
                 y = apply(y, inner)
-            aux.append(y)
-            return x
-        name = next(iter(spec))
-        return {
-            "flatten": kl.Flatten,
-            "batch_norm": kl.BatchNormalization,
-            "global_average_pool": kl.GlobalAveragePooling2D,
-        }[name]()(x)
-
-    x = inputs = keras.Input((size, size, 3))
-    for spec in layer_list:
-        x = apply(x, spec)
-    return keras.Model(inputs, [x, *aux])
+            heads.append(y)
+        else:
+            x = apply(x, spec)
+    return keras.Model(inputs, [x, *heads]), ordered
 
 
-def layers_with_weights(model):
-    return [layer for layer in model.layers if layer.get_weights()]
+# Where the order of a forward pass is not that of the names.
+GOOGLENET_ORDER = (
+    "conv1 conv2_reduce conv2 inception_3a inception_3b inception_4a aux1 inception_4b "
+    "inception_4c inception_4d aux2 inception_4e inception_5a inception_5b main "
+    "conv_1x1 reduce_3x3 conv_3x3 reduce_5x5 conv_5x5 pool_proj Conv_0 Dense_0 Dense_1"
+).split()
+
+
+def flax_layers(model, variables):
+    """Our layers with weights by kind, as `keras_model` lists Keras', each as Keras' weights."""
+    ordered = {"Conv2D": [], "Dense": [], "BatchNormalization": []}
+    order = GOOGLENET_ORDER.index if models.head_names(model) else None
+
+    def visit(params, stats):
+        for name in sorted(params, key=order):
+            child = params[name]
+            if "scale" in child:
+                moving = [stats[name]["mean"], stats[name]["var"]]
+                ordered["BatchNormalization"].append([child["scale"], child["bias"], *moving])
+            elif "kernel" in child:
+                kind = "Conv2D" if child["kernel"].ndim == 4 else "Dense"
+                ordered[kind].append([child["kernel"], child["bias"]])
+            else:
+                visit(child, stats.get(name, {}))
+
+    visit(variables["params"], variables.get("batch_stats", {}))
+    return ordered
+
+
+def randomised(variables):
+    """Variables of which none has the value it would have by accident."""
+
+    def draw(path, leaf):
+        rng = np.random.default_rng(sum(map(ord, str(path))))
+        name = path[-1].key
+        if name == "kernel":  # He's scale keeps the signal alive to the last layer
+            fan_in = np.prod(leaf.shape[:-1])
+            return rng.normal(0, np.sqrt(2 / fan_in), leaf.shape).astype(np.float32)
+        low, high = (0.5, 1.5) if name in ("scale", "var") else (-0.2, 0.2)
+        return rng.uniform(low, high, leaf.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, variables)
 
 
 @pytest.mark.parametrize("reference", [*REFERENCE_NAMES])
-def test_layer_shapes_are_those_of_the_reference_file(reference):
-    architectures = results.reference()["architectures"]
+def test_logits_are_those_of_the_reference_file_in_keras(reference):
     size = 224 if reference == "googlenet" else 150
-    theirs = keras_model(architectures[reference], size)
-    _, variables = shapes(REFERENCE_NAMES[reference], size)
-    kernels = [
-        leaf.shape
-        for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"])
-        if path[-1].key == "kernel"
-    ]
-    expected = [
-        tuple(layer.kernel.shape)
-        for layer in layers_with_weights(theirs)
-        if hasattr(layer, "kernel")
-    ]
-    assert sorted(kernels) == sorted(expected)
-    assert theirs.count_params() == sum(leaf.size for leaf in jax.tree.leaves(variables))
+    theirs, layers_by_kind = keras_model(results.reference()["architectures"][reference], size)
+    model, variables = shapes(REFERENCE_NAMES[reference], size)
+    variables = randomised(variables)
+    ours_by_kind = flax_layers(model, variables)
+    for kind, keras_layers in layers_by_kind.items():
+        for layer, weights in zip(keras_layers, ours_by_kind[kind], strict=True):
+            layer.set_weights(weights)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, size, size, 3)).astype(np.float32)
+    heads = {"all_heads": True} if models.head_names(model) else {}
+    ours = jax.jit(lambda v, x: model.apply(v, x, **heads))(variables, images)
+    expected = theirs(images, training=False)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max())
 
 
 @pytest.mark.parametrize("name", models.MODELS)
