@@ -24,7 +24,7 @@ def curves(
       original: the study's logged columns of the same run, drawn thin behind; None for none.
     """
     figure = Figure(figsize=(11, 4.4), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     epochs = [row["epoch"] for row in history]
     # Fewer epochs than this are drawn as points, or a single one would not show.
     marker = "o" if len(history) < 4 else None
@@ -93,10 +93,10 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], title: str)
     for (i, j), count in np.ndenumerate(matrix):
         colour = "white" if share[i, j] > 0.5 else "black"
         axes.text(j, i, str(count), ha="center", va="center", color=colour)
-    axes.set_xticks(range(len(class_names)), class_names, rotation=45, ha="right")
-    axes.set_yticks(range(len(class_names)), class_names)
+    axes.set_xticks(range(len(class_names)), class_names, rotation=45, ha="right", parse_math=False)
+    axes.set_yticks(range(len(class_names)), class_names, parse_math=False)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, parse_math=False)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     return figure

@@ -41,8 +41,11 @@ def history_columns(heads: Sequence[str]) -> list[str]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` to `path`, which has the old or the new content whenever one looks."""
-    write_bytes(path, text.encode())
+    """Writes `text` to `path`, which has the old or the new content whenever one looks.
+
+    File names that are no UTF-8 are written with escapes.
+    """
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -80,20 +83,14 @@ def read_history(workdir: Path) -> History:
 
 
 def write_predictions(workdir: Path, files: ImageFolder, probabilities: np.ndarray) -> None:
-    """Writes `predictions.csv`: `path,label,predicted` and a probability per class.
-
-    Bytes of a path that are no UTF-8 are written as escapes.
-    """
+    """Writes `predictions.csv`: `path,label,predicted` and a probability per class."""
     names = files.class_names
     predicted = probabilities.argmax(axis=1)
     rows = zip(files.paths, files.labels, predicted, probabilities.tolist(), strict=True)
     write_csv(
         workdir / "predictions.csv",
         ["path", "label", "predicted", *names],
-        (
-            [os.fsencode(path).decode(errors="backslashreplace"), names[i], names[j], *row]
-            for path, i, j, row in rows
-        ),
+        ([path, names[i], names[j], *row] for path, i, j, row in rows),
     )
 
 

@@ -54,4 +54,4 @@ def test_a_path_that_is_no_utf8_is_written_as_an_escape(tmp_path):
     files = ImageFolder(("a\udcff.jpg",), np.array([0]), ("x", "y"))
     results.write_predictions(tmp_path, files, np.array([[0.25, 0.75]]))
     row = (tmp_path / "predictions.csv").read_text().splitlines()[1]
-    assert row == "a\\xff.jpg,x,y,0.25,0.75"
+    assert row == "a\\udcff.jpg,x,y,0.25,0.75"

@@ -96,8 +96,11 @@ def _reason(path: str) -> str:
             image.load()
     except Image.UnidentifiedImageError:
         return "is no image"
-    except OSError as error:
-        return f"cannot be read: {error.strerror}" if error.strerror else "is truncated or damaged"
+    except Image.DecompressionBombError:
+        return "claims to be of an absurd size"
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three
+        system = getattr(error, "strerror", None)
+        return f"cannot be read: {system}" if system else "is truncated or damaged"
     return f"is damaged or of a kind that is not supported ({kind})"
 
 
