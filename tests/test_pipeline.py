@@ -70,6 +70,25 @@ def test_bilinear_pixels_are_those_of_keras(tmp_path):
     assert np.abs(ours - expected).max() <= 0.5001
 
 
+def test_real_images_and_their_order_are_those_of_keras(flowers_dir):
+    import keras
+
+    index = folder.scan(flowers_dir)
+    _, validation = folder.keras_split(index, 0.2, 1337)
+    theirs = keras.utils.image_dataset_from_directory(
+        flowers_dir, validation_split=0.2, subset="validation", seed=1337, verbose=False
+    )
+    assert list(validation.paths) == theirs.file_paths
+    ours, bad = pipeline.decode(index.paths[:200], 150, "bilinear")
+    assert not bad
+    unshuffled = keras.utils.image_dataset_from_directory(
+        flowers_dir, image_size=(150, 150), batch_size=200, shuffle=False, verbose=False
+    )
+    assert list(index.paths) == unshuffled.file_paths
+    expected, _ = next(unshuffled.as_numpy_iterator())
+    assert np.abs(ours - expected).max() <= 0.5001
+
+
 def test_nearest_pixels_are_those_of_pillow(tmp_path):
     picture(size=(37, 53)).save(tmp_path / "x.png")
     ours, _ = pipeline.decode([str(tmp_path / "x.png")], 20, "nearest")
