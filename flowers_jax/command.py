@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -11,16 +11,19 @@ from absl import logging as absl_logging
 from flowers_jax.errors import UserError
 
 
-def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
+def run(main: Callable[[Sequence[str]], None], messages: TextIO = sys.stdout) -> NoReturn:
     """Parses the flags and runs `main` with the arguments that are none.
 
-    Messages of this package go to stdout, warnings of others too; a `UserError` or a wrong flag
-    ends the process with its sentence on stderr and status 2.
+    A `UserError` or a wrong flag ends the process with its sentence on stderr and status 2.
+
+    Args:
+      main: takes the program's name and the arguments.
+      messages: where this package's messages go, and other packages' warnings.
     """
 
     def guarded(arguments: Sequence[str]) -> None:
         absl_logging.set_verbosity(absl_logging.WARNING)
-        logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
+        logging.basicConfig(format="%(message)s", stream=messages, force=True)
         logging.getLogger("flowers_jax").setLevel(logging.INFO)
         try:
             main(arguments)
