@@ -161,7 +161,6 @@ def test_what_cannot_be_used_is_one_sentence(tiny_config, tmp_path, key, value, 
 )
 def test_options_train(tiny_config, tmp_path, key, value):
     tiny_config.update_from_flattened_dict({key: value})
-    history = []
     train_and_evaluate(tiny_config, tmp_path / "run")
     history = results.read_history(tmp_path / "run")
     assert history[-1]["loss"] < history[0]["loss"]
