@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import subprocess
@@ -76,7 +77,7 @@ def test_every_step_has_its_own_dropout_and_every_epoch_its_own_warp():
     assert float(step(task, state.replace(step=0), sums, batch, KEYS)[1]["loss"]) == loss[0]
 
     task, state = make("improvement_4", 64)  # no dropout: what differs is the warp
-    object.__setattr__(task, "augmentation", Augmentation(15.0, 0.1, True, False))
+    task = dataclasses.replace(task, augmentation=Augmentation(15.0, 0.1, True, False))
     sums, batch = train.zero_sums(task.model), make_batch(4, 64)
     losses = [
         float(step(task, state, sums, batch, {**KEYS, "augment": jax.random.key(k)})[1]["loss"])
