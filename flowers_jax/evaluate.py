@@ -1,12 +1,14 @@
 """Probabilities of a split, and exact metrics from them."""
 
 from collections.abc import Iterable
+from functools import partial
 
 import jax
 import numpy as np
 from flax import linen as nn
 from flax.core import FrozenDict
 
+from flowers_jax import cpu
 from flowers_jax.data import augment
 
 
@@ -18,7 +20,7 @@ def probabilities(
 ) -> np.ndarray:
     """Class probabilities of the real samples of one epoch of batches, float32 `[n, classes]`."""
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=cpu.compiler_options())
     def step(variables: FrozenDict | dict, images: jax.Array) -> jax.Array:
         return jax.nn.softmax(model.apply(variables, augment.scale(images, input_scaling)))
 

@@ -21,7 +21,7 @@ from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from flowers_jax import evaluate, losses, models, optimizers, progress, results, settings
+from flowers_jax import cpu, evaluate, losses, models, optimizers, progress, results, settings
 from flowers_jax.checkpoints import Checkpoints
 from flowers_jax.data import augment, folder, pipeline, sources
 from flowers_jax.early_stopping import EarlyStopping
@@ -226,10 +226,9 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     results.write_text(workdir / "model.txt", models.table(task.model, config.image_size))
     log.info("%s: %s parameters", config.model, f"{num_params:,}")
 
-    step = jax.jit(
-        partial(train_step, task), donate_argnums=(0, 1), out_shardings=(replicated, replicated)
-    )
-    evaluation = jax.jit(partial(eval_step, task), donate_argnums=1, out_shardings=replicated)
+    jit = partial(jax.jit, out_shardings=replicated, compiler_options=cpu.compiler_options())
+    step = jit(partial(train_step, task), donate_argnums=(0, 1))
+    evaluation = jit(partial(eval_step, task), donate_argnums=1)
     schedule = optimizers.learning_rate_schedule(config.optimizer)
 
     def batches(split: pipeline.Split, order: np.ndarray | None = None) -> Iterator[Batch]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from flowers_jax.models import cpu_ops
+from flowers_jax.models import pooling
 
 # Keras' defaults; Flax would take lecun_normal and epsilon 1e-5.
 KERNEL_INIT = nn.initializers.glorot_uniform()
@@ -38,7 +38,6 @@ def conv(
         padding,
         dtype=dtype,
         kernel_init=KERNEL_INIT,
-        conv_general_dilated=cpu_ops.conv_general_dilated,
         name=name,
     )
     return lambda x: nn.relu(layer(x))
@@ -82,7 +81,7 @@ def dropout(rate: float, train: bool) -> Layer:
 
 def max_pool(x: jax.Array, window: int, stride: int = 2, padding: str = "VALID") -> jax.Array:
     """Maximum over square windows; padding never wins."""
-    return cpu_ops.max_pool(x, (window, window), (stride, stride), padding)
+    return pooling.max_pool(x, (window, window), (stride, stride), padding)
 
 
 def average_pool(x: jax.Array, window: int, stride: int) -> jax.Array:

@@ -1,0 +1,117 @@
+"""Max pooling that is fast on XLA's CPU backend.
+
+It gives what `lax` gives, in value and gradient. On GPU and TPU it lowers to XLA's own; the choice
+is made when a program is lowered, from where it will run. Images are
+`[batch, height, width, channels]`. What makes convolutions fast on CPU is in `flowers_jax.cpu`.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+
+
+def max_pool(
+    x: jax.Array, window: Pair, strides: Pair, padding: str | Sequence[Pair] = "VALID"
+) -> jax.Array:
+    """`flax.linen.max_pool`; the gradient of a window goes to the first of its largest values."""
+    return _pool(x, window, strides, _pads(x, window, strides, padding))
+
+
+def _pads(
+    x: jax.Array, window: Sequence[int], strides: Sequence[int], padding: str | Sequence[Pair]
+) -> Pads:
+    """The padding before and after, of height and of width."""
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
+    height, width = ((int(low), int(high)) for low, high in padding)
+    return height, width
+
+
+def _pad(x: jax.Array, pads: Pads, value: float) -> jax.Array:
+    return lax.pad(x, jnp.asarray(value, x.dtype), ((0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)))
+
+
+def _lax_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
+    return lax.reduce_window(
+        x, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0))
+    )
+
+
+def _windows(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> Iterator[jax.Array]:
+    """For each position in the window, what all windows have there."""
+    x = _pad(x, pads, -jnp.inf)
+    (height, width), (sy, sx) = window, strides
+    end_y, end_x = x.shape[1] - height + 1, x.shape[2] - width + 1
+    for i, j in itertools.product(range(height), range(width)):
+        yield x[:, i : i + end_y : sy, j : j + end_x : sx]
+
+
+def _cpu_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
+    return functools.reduce(jnp.maximum, _windows(x, window, strides, pads))
+
+
+def _cpu_pool_gradient(
+    x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads
+) -> jax.Array:
+    """Spreads `dy` to where each maximum was; XLA's own gradient uses one thread."""
+    values = _windows(x, window, strides, pads)
+    largest, where = next(values), jnp.zeros(dy.shape, jnp.int16)
+    for position, value in enumerate(values, start=1):
+        where = jnp.where(value > largest, jnp.int16(position), where)
+        largest = jnp.maximum(largest, value)
+    dx = jnp.zeros_like(x)
+    offsets = itertools.product(range(window[0]), range(window[1]))
+    for position, offset in enumerate(offsets):
+        edges = [(0, 0, 0)]
+        for axis in (0, 1):
+            before = offset[axis] - pads[axis][0]
+            span = (dy.shape[axis + 1] - 1) * strides[axis] + 1
+            edges.append((before, x.shape[axis + 1] - before - span, strides[axis] - 1))
+        share = jnp.where(where == position, dy, 0)
+        dx += lax.pad(share, jnp.zeros((), dy.dtype), (*edges, (0, 0, 0)))
+    return dx
+
+
+def _lax_pool_gradient(
+    x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads
+) -> jax.Array:
+    return jax.vjp(lambda x: _lax_pool(x, window, strides, pads), x)[1](dy)[0]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
+    options = {"window": window, "strides": strides, "pads": pads}
+    return lax.platform_dependent(
+        x,
+        cpu=functools.partial(_cpu_pool, **options),
+        default=functools.partial(_lax_pool, **options),
+    )
+
+
+def _pool_forward(
+    x: jax.Array, window: Pair, strides: Pair, pads: Pads
+) -> tuple[jax.Array, jax.Array]:
+    return _pool(x, window, strides, pads), x
+
+
+def _pool_backward(
+    window: Pair, strides: Pair, pads: Pads, x: jax.Array, dy: jax.Array
+) -> tuple[jax.Array]:
+    options = {"window": window, "strides": strides, "pads": pads}
+    dx = lax.platform_dependent(
+        x,
+        dy,
+        cpu=functools.partial(_cpu_pool_gradient, **options),
+        default=functools.partial(_lax_pool_gradient, **options),
+    )
+    return (dx,)
+
+
+_pool.defvjp(_pool_forward, _pool_backward)
