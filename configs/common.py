@@ -16,6 +16,8 @@ def get_config() -> ConfigDict:
     config.num_classes = config_dict.placeholder(int)  # from the data
     config.input_scaling = "-1_1"
     config.dtype = "float32"
+    config.init_from = config_dict.placeholder(str)  # a weights file of Keras
+    config.frozen = ()  # names of layers that keep their weights, such as "block1_*"
 
     config.data = ConfigDict()
     config.data.source = "auto"

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from flax import linen as nn
 
 from flowers_jax import command, evaluate, models, results
 from flowers_jax.checkpoints import Checkpoints
@@ -35,22 +36,14 @@ def predict(workdir: Path, paths: Sequence[str]) -> list[dict[str, Any]]:
     """
     config = results.read_config(workdir)
     class_names = results.read_class_names(workdir)
-    model = models.create_model(config["model"], len(class_names), jnp.dtype(config["dtype"]))
     size = config["image_size"]
-    image = jnp.zeros((1, size, size, 3))
-    variables = jax.jit(model.init)(jax.random.key(0), image)
-    checkpoints = Checkpoints(workdir)
-    restored = checkpoints.restore({"best": {"batch_stats": {}, **variables}})
-    checkpoints.close()
-    if restored is None:
-        raise UserError(f"{workdir} holds no weights yet: let the run finish an epoch first.")
-
+    model, variables = best_weights(workdir)
     unlabelled = np.zeros(len(paths), np.int32)
     files = ImageFolder(tuple(paths), unlabelled, class_names)
     split, _, _ = pipeline.load(files, files, size, config["data"]["resize"], "error")
     probabilities = evaluate.probabilities(
         model,
-        restored[0]["best"],
+        variables,
         pipeline.batches(split, min(config["batch_size"], len(paths))),
         config["input_scaling"],
     )
@@ -62,6 +55,25 @@ def predict(workdir: Path, paths: Sequence[str]) -> list[dict[str, Any]]:
         }
         for path, row in zip(paths, probabilities, strict=True)
     ]
+
+
+def best_weights(workdir: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The model of a run and its variables at the best epoch.
+
+    Raises:
+      UserError: `workdir` holds no weights.
+    """
+    config = results.read_config(workdir)
+    num_classes = len(results.read_class_names(workdir))
+    model = models.create_model(config["model"], num_classes, jnp.dtype(config["dtype"]))
+    image = jnp.zeros((1, config["image_size"], config["image_size"], 3))
+    variables = jax.jit(model.init)(jax.random.key(0), image)
+    checkpoints = Checkpoints(workdir)
+    restored = checkpoints.restore({"best": {"batch_stats": {}, **variables}})
+    checkpoints.close()
+    if restored is None:
+        raise UserError(f"{workdir} holds no weights yet: let the run finish an epoch first.")
+    return model, restored[0]["best"]
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -1,10 +1,12 @@
 """Checks a config before any data is read, and names everything that is wrong at once."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from flowers_jax import models, optimizers, results
+from flowers_jax import models, optimizers, results, transfer
 from flowers_jax.data import augment, folder, pipeline, sources
 from flowers_jax.errors import UserError
 from flowers_jax.losses import LOSSES
@@ -73,6 +75,15 @@ def check(config: ConfigDict) -> None:
             optimizers.create_optimizer(config.optimizer)
         except UserError as error:
             faults.append(str(error).rstrip("."))
+    if config.init_from and not Path(config.init_from).expanduser().is_file():
+        faults.append(f"init_from={config.init_from!r} is no file")
+    if config.frozen and config.model in models.MODELS:
+        unknown, names = transfer.unknown_patterns(config.model, config.frozen)
+        if unknown:
+            faults.append(
+                f"frozen={', '.join(unknown)} matches no layer; {config.model} has "
+                f"{', '.join(names)}"
+            )
     if config.model in models.MODELS and config.image_size > 0 and _too_small(config):
         faults.append(f"image_size={config.image_size} is too small for {config.model}")
     if faults:

@@ -21,7 +21,17 @@ from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from flowers_jax import cpu, evaluate, losses, models, optimizers, progress, results, settings
+from flowers_jax import (
+    cpu,
+    evaluate,
+    losses,
+    models,
+    optimizers,
+    progress,
+    results,
+    settings,
+    transfer,
+)
 from flowers_jax.checkpoints import Checkpoints
 from flowers_jax.data import augment, folder, pipeline, sources
 from flowers_jax.early_stopping import EarlyStopping
@@ -68,6 +78,7 @@ class Task:
       aux_weight: weight of the auxiliary heads' losses.
       input_scaling: a name of `augment.SCALINGS`.
       augmentation: of the training images; None for none.
+      frozen: names of the layers that keep their weights, see `transfer.is_frozen`.
     """
 
     model: nn.Module
@@ -76,6 +87,7 @@ class Task:
     aux_weight: float
     input_scaling: str
     augmentation: augment.Augmentation | None
+    frozen: tuple[str, ...] = ()
 
 
 def create_state(task: Task, image_size: int, key: jax.Array) -> TrainState:
@@ -120,14 +132,16 @@ def train_step(
     images = augment.scale(images, task.input_scaling)
 
     def objective(params: Variables) -> tuple[jax.Array, tuple[Sums, Variables]]:
-        outputs, updated = task.model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            images,
-            train=True,
-            mask=batch["mask"],
-            rngs={"dropout": jax.random.fold_in(keys["dropout"], state.step)},
-            mutable=["batch_stats"],
-        )
+        params = transfer.stop_gradients(params, task.frozen)
+        with nn.intercept_methods(transfer.inference_where_frozen(task.frozen)):
+            outputs, updated = task.model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                images,
+                train=True,
+                mask=batch["mask"],
+                rngs={"dropout": jax.random.fold_in(keys["dropout"], state.step)},
+                mutable=["batch_stats"],
+            )
         batch_sums = _sum_metrics(task, outputs, batch)
         return batch_sums["loss"] / batch_sums["count"], (batch_sums, updated)
 
@@ -222,6 +236,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     state = jax.jit(partial(create_state, task, config.image_size), out_shardings=replicated)(
         init_key
     )
+    if config.init_from:
+        state = jax.device_put(start_from(config, state, len(class_names)), replicated)
     num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     results.write_text(workdir / "model.txt", models.table(task.model, config.image_size))
     log.info("%s: %s parameters", config.model, f"{num_params:,}")
@@ -343,14 +359,28 @@ def create_task(config: ConfigDict, num_classes: int) -> Task:
             "leave it unset or choose other data."
         )
     augmentation = config.data.augment
+    optimizer = optimizers.create_optimizer(config.optimizer)
+    if config.frozen:
+        optimizer = transfer.freeze_optimizer(optimizer, config.frozen)
     return Task(
         model=models.create_model(config.model, num_classes, jnp.dtype(config.dtype)),
-        optimizer=optimizers.create_optimizer(config.optimizer),
+        optimizer=optimizer,
         loss=losses.LOSSES[config.loss],
         aux_weight=config.aux_weight,
         input_scaling=config.input_scaling,
         augmentation=None if augmentation is None else augment.Augmentation(**augmentation),
+        frozen=tuple(config.frozen),
     )
+
+
+def start_from(config: ConfigDict, state: TrainState, num_classes: int) -> TrainState:
+    """`state` with the weights of the file `config.init_from`."""
+    variables = {"params": state.params}
+    if state.batch_stats:
+        variables["batch_stats"] = state.batch_stats
+    variables = transfer.initialise(variables, config.init_from, config.model, num_classes)
+    log.info("starts from the weights of %s", config.init_from)
+    return state.replace(**variables)
 
 
 def early_stopping(config: ConfigDict) -> tuple[EarlyStopping, str]:

@@ -2,8 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from flowers_jax import models, results
+from flowers_jax import keras_models, keras_weights, models
 from flowers_jax.errors import UserError
 from flowers_jax.models import layers
 
@@ -33,112 +34,6 @@ def test_parameter_counts_of_the_study(name, size, count):
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == count
 
 
-REFERENCE_NAMES = {
-    "pilot": "pilot_cnn",
-    "base": "base_cnn",
-    "base_v2": "base_cnn_v2",
-    "imp1": "improvement_1",
-    "imp2": "improvement_2",
-    "imp3": "improvement_3",
-    "imp4": "improvement_4",
-    "alexnet": "alexnet",
-    "vgg16": "vgg16",
-    "googlenet": "googlenet",
-}
-
-
-def keras_model(layer_list, size):
-    """The reference file's architecture, built with Keras: an independent reading of it.
-
-    Returns:
-      The model (GoogLeNet's with three outputs) and its layers with weights by kind, in the order
-      in which the file lists them.
-    """
-    import keras
-    from keras import layers as kl
-
-    ordered = {"Conv2D": [], "Dense": [], "BatchNormalization": []}
-
-    def build(layer, x):
-        if type(layer).__name__ in ordered:
-            ordered[type(layer).__name__].append(layer)
-        return layer(x)
-
-    def same_conv(features, kernel, x):
-        return build(kl.Conv2D(features, kernel, padding="same", activation="relu"), x)
-
-    def inception(x, spec):
-        one = same_conv(spec["1x1"], 1, x)
-        three = same_conv(spec["3x3"], 3, same_conv(spec["3x3_reduce"], 1, x))
-        five = same_conv(spec["5x5"], 5, same_conv(spec["5x5_reduce"], 1, x))
-        pooled = same_conv(spec["pool_proj"], 1, kl.MaxPooling2D(3, 1, padding="same")(x))
-        return kl.Concatenate()([one, three, five, pooled])
-
-    def apply(x, spec):
-        padding = spec.get("padding", "valid")
-        if "conv" in spec:
-            shape = spec["conv"], spec["kernel"], spec["stride"], padding
-            return build(kl.Conv2D(*shape, activation="relu"), x)
-        if "max_pool" in spec:
-            return kl.MaxPooling2D(spec["max_pool"], spec["stride"], padding)(x)
-        if "average_pool" in spec:
-            return kl.AveragePooling2D(spec["average_pool"], spec["stride"], padding)(x)
-        if "dropout" in spec:
-            return kl.Dropout(spec["dropout"])(x)
-        if "dense" in spec:
-            activation = None if spec["activation"] == "softmax" else spec["activation"]
-            return build(kl.Dense(spec["dense"], activation=activation), x)
-        if "inception" in spec:
-            return inception(x, spec)
-        kinds = {
-            "flatten": kl.Flatten,
-            "batch_norm": kl.BatchNormalization,
-            "global_average_pool": kl.GlobalAveragePooling2D,
-        }
-        return build(kinds[next(iter(spec))](), x)
-
-    x = inputs = keras.Input((size, size, 3))
-    heads = []
-    for spec in layer_list:
-        if "auxiliary_head" in spec:
-            y = x
-            for inner in spec["layers"]:
-                y = apply(y, inner)
-            heads.append(y)
-        else:
-            x = apply(x, spec)
-    return keras.Model(inputs, [x, *heads]), ordered
-
-
-# Where the order of a forward pass is not that of the names.
-GOOGLENET_ORDER = (
-    "conv1 conv2_reduce conv2 inception_3a inception_3b inception_4a aux1 inception_4b "
-    "inception_4c inception_4d aux2 inception_4e inception_5a inception_5b main "
-    "conv_1x1 reduce_3x3 conv_3x3 reduce_5x5 conv_5x5 pool_proj Conv_0 Dense_0 Dense_1"
-).split()
-
-
-def flax_layers(model, variables):
-    """Our layers with weights by kind, as `keras_model` lists Keras', each as Keras' weights."""
-    ordered = {"Conv2D": [], "Dense": [], "BatchNormalization": []}
-    order = GOOGLENET_ORDER.index if models.head_names(model) else None
-
-    def visit(params, stats):
-        for name in sorted(params, key=order):
-            child = params[name]
-            if "scale" in child:
-                moving = [stats[name]["mean"], stats[name]["var"]]
-                ordered["BatchNormalization"].append([child["scale"], child["bias"], *moving])
-            elif "kernel" in child:
-                kind = "Conv2D" if child["kernel"].ndim == 4 else "Dense"
-                ordered[kind].append([child["kernel"], child["bias"]])
-            else:
-                visit(child, stats.get(name, {}))
-
-    visit(variables["params"], variables.get("batch_stats", {}))
-    return ordered
-
-
 def randomised(variables):
     """Variables of which none has the value it would have by accident."""
 
@@ -154,22 +49,60 @@ def randomised(variables):
     return jax.tree_util.tree_map_with_path(draw, variables)
 
 
-@pytest.mark.parametrize("reference", [*REFERENCE_NAMES])
-def test_logits_are_those_of_the_reference_file_in_keras(reference):
-    size = 224 if reference == "googlenet" else 150
-    theirs, layers_by_kind = keras_model(results.reference()["architectures"][reference], size)
-    model, variables = shapes(REFERENCE_NAMES[reference], size)
-    variables = randomised(variables)
-    ours_by_kind = flax_layers(model, variables)
-    for kind, keras_layers in layers_by_kind.items():
-        for layer, weights in zip(keras_layers, ours_by_kind[kind], strict=True):
-            layer.set_weights(weights)
-    images = np.random.default_rng(0).uniform(-1, 1, (2, size, size, 3)).astype(np.float32)
-    heads = {"all_heads": True} if models.head_names(model) else {}
-    ours = jax.jit(lambda v, x: model.apply(v, x, **heads))(variables, images)
-    expected = theirs(images, training=False)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+def without_dropout(call, arguments, options, context):
+    """An interceptor for `nn.intercept_methods`."""
+    return arguments[0] if isinstance(context.module, nn.Dropout) else call(*arguments, **options)
+
+
+def with_logits(keras_model):
+    """The Keras model with its softmax and dropout taken off."""
+    import keras
+
+    for layer in keras_model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+        elif (
+            isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.softmax
+        ):
+            layer.activation = keras.activations.linear
+    return keras_model
+
+
+def assert_close(a, b):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def assert_logits_agree(ours, theirs):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_logits_and_statistics_are_those_of_the_reference_file_in_keras(name):
+    size = 224 if name == "googlenet" else 150
+    theirs = with_logits(keras_models.create_keras_model(name, size))
+    model, variables = shapes(name, size)
+    variables = randomised(variables)
+    keras_weights.to_keras(variables, theirs)
+    jax.tree.map(np.testing.assert_array_equal, keras_weights.from_keras(theirs, name), variables)
+    images = np.random.default_rng(0).uniform(-1, 1, (3, size, size, 3)).astype(np.float32)
+
+    heads = {"all_heads": True} if models.head_names(model) else {}
+    inference = jax.jit(lambda v, x: model.apply(v, x, **heads))
+    assert_logits_agree(inference(variables, images), theirs(images, training=False))
+
+    @jax.jit
+    def training(variables, images, mask):
+        with nn.intercept_methods(without_dropout):
+            return model.apply(variables, images, train=True, mask=mask, mutable=["batch_stats"])
+
+    for count in (3, 2):  # a full batch and a partial one
+        keras_weights.to_keras(variables, theirs)
+        logits, updated = training(variables, images, jnp.arange(3) < count)
+        expected = theirs(images[:count], training=True)
+        assert_logits_agree([head[:count] for head in jax.tree.leaves(logits)], expected)
+        ours = {"params": variables["params"], **updated}
+        jax.tree.map(assert_close, ours, keras_weights.from_keras(theirs, name))
 
 
 @pytest.mark.parametrize("name", models.MODELS)

@@ -3,6 +3,7 @@
 The study's version leaves out the local response normalisation.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
 
@@ -86,10 +87,18 @@ class GoogLeNet(nn.Module):
         all_heads: bool | None = None,
     ) -> jax.Array | tuple[jax.Array, jax.Array, jax.Array]:
         """Logits of the main head, or with `all_heads` (by default in training) of all three."""
+        if all_heads is None:
+            all_heads = train
         conv = partial(layers.conv, dtype=self.dtype)
 
         def inception(block: str) -> layers.Layer:
             return Inception(INCEPTION[block], self.dtype, name=f"inception_{block}")
+
+        def auxiliary(name: str) -> Callable[[jax.Array], jax.Array | None]:
+            if not (all_heads or self.is_initializing()):
+                return lambda x: None
+            head = AuxiliaryHead(self.num_classes, self.dtype, name=name)
+            return lambda x: head(x, train)
 
         x = conv(64, 7, stride=2, name="conv1")(images)
         x = max_pool(x, 3)
@@ -99,10 +108,12 @@ class GoogLeNet(nn.Module):
         x = inception("3a")(x)
         x = inception("3b")(x)
         x = max_pool(x, 3)
-        at_aux1 = x = inception("4a")(x)
+        x = inception("4a")(x)
+        aux1 = auxiliary("aux1")(x)
         x = inception("4b")(x)
         x = inception("4c")(x)
-        at_aux2 = x = inception("4d")(x)
+        x = inception("4d")(x)
+        aux2 = auxiliary("aux2")(x)
         x = inception("4e")(x)
         x = max_pool(x, 3)
         x = inception("5a")(x)
@@ -110,11 +121,4 @@ class GoogLeNet(nn.Module):
         x = global_average_pool(x)
         x = dropout(0.4, train)(x)
         main = layers.logits(self.num_classes, dtype=self.dtype, name="main")(x)
-
-        if all_heads is None:
-            all_heads = train
-        if not (all_heads or self.is_initializing()):
-            return main
-        aux1 = AuxiliaryHead(self.num_classes, self.dtype, name="aux1")(at_aux1, train)
-        aux2 = AuxiliaryHead(self.num_classes, self.dtype, name="aux2")(at_aux2, train)
         return (main, aux1, aux2) if all_heads else main

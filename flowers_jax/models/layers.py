@@ -64,14 +64,13 @@ def batch_norm(train: bool, mask: jax.Array | None, *, dtype: DTypeLike) -> Laye
     as in Keras 3.
     """
     layer = nn.BatchNorm(
-        use_running_average=not train,
         momentum=BATCH_NORM_MOMENTUM,
         epsilon=BATCH_NORM_EPSILON,
         use_fast_variance=False,
         dtype=dtype,
     )
     image_mask = None if mask is None else mask[:, None, None, None]
-    return lambda x: layer(x, mask=image_mask)
+    return lambda x: layer(x, use_running_average=not train, mask=image_mask)
 
 
 def dropout(rate: float, train: bool) -> Layer:

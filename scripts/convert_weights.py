@@ -1,0 +1,71 @@
+"""Converts weights between Keras and flowers_jax.
+
+From Keras:  python scripts/convert_weights.py --model=vgg16 modelo.h5 weights.msgpack
+To Keras:    python scripts/convert_weights.py runs/improvement_4_batchnorm modelo.keras
+             python scripts/convert_weights.py --model=vgg16 weights.msgpack modelo.weights.h5
+
+A `.msgpack` file holds the variables for `flax.serialization.msgpack_restore`; training starts from
+either kind with `--config.init_from=FILE`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import flax
+import jax
+from absl import flags
+
+from flowers_jax import command, keras_models, keras_weights, models, predict, results, transfer
+from flowers_jax.errors import UserError
+
+_MODEL = flags.DEFINE_string(
+    "model", None, f"Architecture of a weights file: {', '.join(models.MODELS)}."
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size", 150, "Height and width of the Keras model that is made of a .msgpack file."
+)
+KERAS = (".keras", ".h5")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Converts the first file into the second."""
+    if len(arguments) != 3:
+        raise UserError("give a source and a target: convert_weights.py SOURCE TARGET.")
+    source, target = map(Path, arguments[1:])
+    if target.exists():
+        raise UserError(f"{target} exists already; remove it or choose another name.")
+    if not target.parent.is_dir():
+        raise UserError(f"there is no folder {target.parent} for {target.name}.")
+    if source.is_dir():
+        config = results.read_config(source)
+        model_name, image_size = config["model"], config["image_size"]
+        _, variables = predict.best_weights(source)
+    elif _MODEL.value is None:
+        raise UserError(f"which architecture is {source}? Give --model={'|'.join(models.MODELS)}.")
+    else:
+        model_name, image_size = _MODEL.value, _IMAGE_SIZE.value
+        models.create_model(model_name)  # or there is no such model
+        variables = transfer.load(source, model_name)
+    if target.suffix == ".msgpack":
+        results.write_bytes(target, flax.serialization.msgpack_serialize(jax.device_get(variables)))
+    elif target.suffix in KERAS:
+        _write_keras(target, model_name, image_size, variables)
+    else:
+        raise UserError(f"{target} must end in .msgpack, .keras, .h5 or .weights.h5.")
+    print(f"{target}: weights of {model_name}")
+
+
+def _write_keras(
+    target: Path, model_name: str, image_size: int, variables: keras_weights.Variables
+) -> None:
+    num_classes = transfer.num_classes(variables, model_name)
+    model = keras_models.create_keras_model(model_name, image_size, num_classes)
+    keras_weights.to_keras(variables, model)
+    if target.name.endswith(".weights.h5"):
+        model.save_weights(target)
+    else:
+        model.save(target)
+
+
+if __name__ == "__main__":
+    command.run(main)
