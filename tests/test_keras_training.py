@@ -1,0 +1,73 @@
+"""Twenty steps of training in Keras and here, from the same weights on the same batches."""
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from configs import common
+from flowers_jax import keras_models, keras_weights, train
+
+STEPS = 20
+
+
+def keras_optimizer(name):
+    import keras
+
+    if name == "scheduled adam":
+        return keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.001, 5, 0.5))
+    optimizers = {
+        "adam": keras.optimizers.Adam,
+        "adadelta": keras.optimizers.Adadelta,
+        "adagrad": keras.optimizers.Adagrad,
+        "sgd": keras.optimizers.SGD,
+    }
+    return optimizers[name](0.001)
+
+
+def without_dropout(call, arguments, options, context):
+    """An interceptor for `nn.intercept_methods`."""
+    return arguments[0] if isinstance(context.module, nn.Dropout) else call(*arguments, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adam", "adadelta", "adagrad", "sgd", "scheduled adam"])
+@pytest.mark.parametrize(("model", "size"), [("base_cnn", 64), ("alexnet", 99)])
+def test_losses_and_weights_are_those_of_keras(model, size, optimizer):
+    import keras
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 8, size, size, 3), dtype=np.uint8)
+    labels = rng.integers(0, 5, (4, 8)).astype(np.int32)
+
+    config = common.get_config()
+    config.model, config.input_scaling = model, "0_1"
+    config.optimizer.name = optimizer.split()[-1]
+    if optimizer == "scheduled adam":
+        config.optimizer.schedule = "exponential_decay"
+        config.optimizer.schedule_args = ConfigDict({"transition_steps": 5, "decay_rate": 0.5})
+    task = train.create_task(config, 5)
+    state = jax.jit(train.create_state, static_argnums=(0, 1))(task, size, jax.random.key(0))
+
+    theirs = keras_models.create_keras_model(model, size)
+    for layer in theirs.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    keras_weights.to_keras(state.variables, theirs)
+    theirs.compile(keras_optimizer(optimizer), "sparse_categorical_crossentropy")
+
+    step = jax.jit(train.train_step, static_argnums=0)
+    keys = {"dropout": jax.random.key(0), "augment": jax.random.key(0)}
+    for i in range(STEPS):
+        image, label = images[i % 4], labels[i % 4]
+        batch = {"image": image, "label": label, "index": np.arange(8), "mask": np.ones(8, bool)}
+        with nn.intercept_methods(without_dropout):
+            state, sums = step(task, state, train.zero_sums(task.model), batch, keys)
+        expected = theirs.train_on_batch(image / np.float32(255), label)
+        assert train.means(sums)["loss"] == pytest.approx(float(expected), rel=1e-3), i
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
+        {k: v for k, v in state.variables.items() if v},
+        keras_weights.from_keras(theirs, model),
+    )
