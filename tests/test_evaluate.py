@@ -1,7 +1,43 @@
+import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 import sklearn.metrics
 
-from flowers_jax import evaluate
+from flowers_jax import evaluate, models, train
+from flowers_jax.train import Task
+
+
+def test_padding_is_left_out_of_the_metrics_and_accuracy_is_scikit_learns():
+    rng = np.random.default_rng(0)
+    model = models.create_model("pilot_cnn", num_classes=3)
+    images = rng.integers(0, 256, (3, 8, 16, 16, 3), dtype=np.uint8)
+    labels = rng.integers(0, 3, (3, 8)).astype(np.int32)
+    mask = np.arange(24).reshape(3, 8) < 19
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    batches = [
+        {"image": i, "label": k, "mask": m} for i, k, m in zip(images, labels, mask, strict=True)
+    ]
+    probabilities = evaluate.probabilities(model, variables, batches, "0_1")
+    assert probabilities.shape == (19, 3)
+    expected = jax.nn.softmax(model.apply(variables, images.reshape(24, 16, 16, 3) / 255.0))
+    np.testing.assert_allclose(probabilities, expected[:19], atol=1e-6)
+
+    def loss(logits, label):
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], axis=1)[:, 0]
+
+    task = Task(model, None, loss, 1.0, "0_1", None)
+    sums = train.zero_sums(model)
+    for batch in batches:
+        sums = train.eval_step(task, variables, sums, batch)
+    means, truth = train.means(sums), labels.ravel()[:19]
+    predicted = probabilities.argmax(axis=1)
+    assert means["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(truth, predicted))
+    assert means["loss"] == pytest.approx(sklearn.metrics.log_loss(truth, expected[:19]), rel=1e-5)
+    np.testing.assert_array_equal(
+        evaluate.confusion_matrix(truth, predicted, 3),
+        sklearn.metrics.confusion_matrix(truth, predicted),
+    )
 
 
 def test_the_rows_of_the_confusion_matrix_are_the_truth():

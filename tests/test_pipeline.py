@@ -89,6 +89,21 @@ def test_real_images_and_their_order_are_those_of_keras(flowers_dir):
     assert np.abs(ours - expected).max() <= 0.5001
 
 
+def test_real_images_without_smoothing_are_those_of_flow_from_directory(flowers_dir):
+    from tensorflow.keras.preprocessing.image import ImageDataGenerator
+
+    index = folder.scan(flowers_dir)
+    theirs = ImageDataGenerator().flow_from_directory(
+        flowers_dir, target_size=(150, 150), batch_size=200, shuffle=False, class_mode="sparse"
+    )
+    assert list(index.paths) == theirs.filepaths
+    ours, bad = pipeline.decode(index.paths[:200], 150, "nearest")
+    assert not bad
+    expected, labels = next(theirs)
+    assert np.abs(ours - expected).max() <= 1
+    np.testing.assert_array_equal(index.labels[:200], labels)
+
+
 def test_nearest_pixels_are_those_of_pillow(tmp_path):
     picture(size=(37, 53)).save(tmp_path / "x.png")
     ours, _ = pipeline.decode([str(tmp_path / "x.png")], 20, "nearest")

@@ -67,9 +67,26 @@ def decode(paths: Sequence[str], image_size: int, resize: str) -> tuple[np.ndarr
     """
     tf = import_tensorflow()
 
+    def bilinear(content: "tf.Tensor") -> "tf.Tensor":
+        image = tf.io.decode_image(content, channels=3, expand_animations=False)
+        return tf.image.resize(image, (image_size, image_size))
+
+    # `flow_from_directory` uses Pillow, which takes the accurate transform of libjpeg to decode
+    # and, to resize, steps from sample to sample by addition, whose rounding decides ties.
+    def nearest(content: "tf.Tensor") -> "tf.Tensor":
+        image = tf.cond(
+            tf.io.is_jpeg(content),
+            lambda: tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE"),
+            lambda: tf.io.decode_image(content, channels=3, expand_animations=False),
+        )
+        for axis in (0, 1):
+            step = tf.cast(tf.shape(image)[axis], tf.float64) / image_size
+            samples = tf.cumsum(tf.concat([[step / 2], tf.fill([image_size - 1], step)], axis=0))
+            image = tf.gather(image, tf.cast(samples, tf.int32), axis=axis)
+        return image
+
     def load(path: "tf.Tensor") -> "tf.Tensor":
-        image = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
-        image = tf.image.resize(image, (image_size, image_size), method=resize)
+        image = {"bilinear": bilinear, "nearest": nearest}[resize](tf.io.read_file(path))
         return tf.cast(tf.round(tf.cast(image, tf.float32)), tf.uint8)
 
     dataset = tf.data.Dataset.from_tensor_slices([os.fsencode(path) for path in paths])

@@ -52,9 +52,9 @@ def dense(
 
 
 def logits(num_classes: int, *, dtype: DTypeLike, name: str | None = None) -> Layer:
-    """The classifier: float32 logits `[batch, num_classes]`, whatever the computation's dtype."""
+    """The classifier: logits `[batch, num_classes]`, float32 also where `dtype` is narrower."""
     layer = dense(num_classes, None, dtype=dtype, name=name)
-    return lambda x: layer(x).astype(jnp.float32)
+    return lambda x: layer(x).astype(jnp.promote_types(dtype, jnp.float32))
 
 
 def batch_norm(train: bool, mask: jax.Array | None, *, dtype: DTypeLike) -> Layer:
