@@ -29,13 +29,16 @@ def load(name):
     return importlib.import_module(f"configs.{name}").get_config()
 
 
-def test_there_is_a_config_for_every_run_and_three_more():
-    extra = {"googlenet_adam", "googlenet_adagrad", "quickstart"}
+def test_there_is_a_config_for_every_run_and_four_more():
+    extra = {"googlenet_adam", "googlenet_adagrad", "quickstart", "vgg16_imagenet_finetune"}
     assert set(CONFIGS) == {run["id"] for run in RUNS} | extra
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_config_can_be_used(name):
+def test_every_config_can_be_used(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "vgg16_weights_tf_dim_ordering_tf_kernels.h5").touch()
     settings.check(load(name))
 
 
