@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from flax import linen as nn
 from orbax.checkpoint.checkpoint_managers import LatestN
 
+from flowers_jax import models, results
 from flowers_jax.errors import UserError
 
 # Array trees: `state` (the train state) and `best` (params and batch_stats of the best epoch).
@@ -77,3 +80,22 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for what is being written."""
         self._manager.close()
+
+
+def best_weights(workdir: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The model of a run and its variables at the best epoch.
+
+    Raises:
+      UserError: `workdir` holds no weights.
+    """
+    config = results.read_config(workdir)
+    num_classes = len(results.read_class_names(workdir))
+    model = models.create_model(config["model"], num_classes, jnp.dtype(config["dtype"]))
+    image = jnp.zeros((1, config["image_size"], config["image_size"], 3))
+    variables = jax.jit(model.init)(jax.random.key(0), image)
+    checkpoints = Checkpoints(workdir)
+    restored = checkpoints.restore({"best": {"batch_stats": {}, **variables}})
+    checkpoints.close()
+    if restored is None:
+        raise UserError(f"{workdir} holds no weights yet: let the run finish an epoch first.")
+    return model, restored[0]["best"]

@@ -121,6 +121,10 @@ def _keras_layers(model: "keras.Model") -> Iterator[Weights]:
 def _read(path: Path) -> list[Weights]:
     """The layers of a file, in the model's order."""
     try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}.") from error
+    try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 content = io.BytesIO(archive.read("model.weights.h5"))
@@ -132,8 +136,9 @@ def _read(path: Path) -> list[Weights]:
             else:
                 layers = list(_keras2_layers(file.get("model_weights", file)))
     except (OSError, KeyError) as error:
-        reason = getattr(error, "strerror", None) or "is no weights or model file of Keras"
-        raise UserError(f"{path}: {reason}; give a .keras, .h5 or .weights.h5 file.") from error
+        raise UserError(
+            f"{path} is no weights or model file of Keras; give a .keras, .h5 or .weights.h5 file."
+        ) from error
     if not layers:
         raise UserError(f"{path} holds no weights.")
     return layers

@@ -9,14 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from flax import linen as nn
 
-from flowers_jax import command, evaluate, models, results
-from flowers_jax.checkpoints import Checkpoints
+from flowers_jax import command, evaluate, results
+from flowers_jax.checkpoints import best_weights
 from flowers_jax.data import pipeline
 from flowers_jax.data.folder import ImageFolder
 from flowers_jax.errors import UserError
@@ -55,25 +52,6 @@ def predict(workdir: Path, paths: Sequence[str]) -> list[dict[str, Any]]:
         }
         for path, row in zip(paths, probabilities, strict=True)
     ]
-
-
-def best_weights(workdir: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The model of a run and its variables at the best epoch.
-
-    Raises:
-      UserError: `workdir` holds no weights.
-    """
-    config = results.read_config(workdir)
-    num_classes = len(results.read_class_names(workdir))
-    model = models.create_model(config["model"], num_classes, jnp.dtype(config["dtype"]))
-    image = jnp.zeros((1, config["image_size"], config["image_size"], 3))
-    variables = jax.jit(model.init)(jax.random.key(0), image)
-    checkpoints = Checkpoints(workdir)
-    restored = checkpoints.restore({"best": {"batch_stats": {}, **variables}})
-    checkpoints.close()
-    if restored is None:
-        raise UserError(f"{workdir} holds no weights yet: let the run finish an epoch first.")
-    return model, restored[0]["best"]
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -15,7 +15,8 @@ import flax
 import jax
 from absl import flags
 
-from flowers_jax import command, keras_models, keras_weights, models, predict, results, transfer
+from flowers_jax import command, keras_models, keras_weights, models, results, transfer
+from flowers_jax.checkpoints import best_weights
 from flowers_jax.errors import UserError
 
 _MODEL = flags.DEFINE_string(
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     if source.is_dir():
         config = results.read_config(source)
         model_name, image_size = config["model"], config["image_size"]
-        _, variables = predict.best_weights(source)
+        _, variables = best_weights(source)
     elif _MODEL.value is None:
         raise UserError(f"which architecture is {source}? Give --model={'|'.join(models.MODELS)}.")
     else:

@@ -111,6 +111,7 @@ train_and_evaluate(config, Path(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
 def test_any_number_of_devices_gives_the_history_of_one(image_folder, tmp_path):
     # 48 training images: in each of five epochs a full batch of 32 and a padded one of 16.
     histories = []

@@ -42,7 +42,7 @@ def test_weights_for_another_image_size_are_refused(keras_file):
 
 
 def test_a_run_starts_from_a_file_and_keeps_its_frozen_layers(keras_file, tiny_config, tmp_path):
-    from flowers_jax.predict import best_weights
+    from flowers_jax.checkpoints import best_weights
 
     tiny_config.init_from = str(keras_file)
     tiny_config.frozen = ("Conv_*",)
@@ -106,6 +106,7 @@ def test_the_scaling_of_imagenet_is_preprocess_input():
     np.testing.assert_allclose(augment.scale(jnp.asarray(pixels), "caffe"), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_fine_tuning_vgg16_from_a_file_of_the_published_layout(tmp_path, image_folder):
     import keras
 
