@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
+from PIL import Image
 
 from flowers_jax import evaluate, plots
 from flowers_jax.data.folder import ImageFolder
@@ -140,6 +141,13 @@ def write_figure(path: Path, figure: Figure) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def write_image(path: Path, image: Image.Image) -> None:
+    """Writes a picture of Pillow as PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="png")
+    write_bytes(path, buffer.getvalue())
+
+
 def prepare(workdir: Path) -> None:
     """Makes the run folder.
 
@@ -189,8 +197,13 @@ def finished_summary(workdir: Path, config: dict[str, Any]) -> dict[str, Any] | 
             f"{workdir} holds a run with other settings ({'; '.join(differing)}); choose another "
             "--workdir, or begin anew with --restart."
         )
-    summary = workdir / "summary.json"
-    return json.loads(summary.read_text()) if summary.exists() else None
+    return read_summary(workdir)
+
+
+def read_summary(workdir: Path) -> dict[str, Any] | None:
+    """What `summary.json` holds, None if the run is not finished."""
+    path = workdir / "summary.json"
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def claim(workdir: Path, config: dict[str, Any], class_names: Sequence[str]) -> None:

@@ -1,0 +1,117 @@
+"""Runs the study, or a part of it, and puts its table beside the original's.
+
+python scripts/run_study.py --only='improvement_*,alexnet_sgd' --seeds=3
+
+Each run goes to runs/<study>/<config>/seed_<s>; the same command again skips what is finished and
+continues what was interrupted. The table is in runs/<study>/table.md and table.csv.
+"""
+
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import runner
+from absl import flags
+
+from flowers_jax import command, results, study
+from flowers_jax.errors import UserError
+
+_ONLY = flags.DEFINE_list("only", ["*"], "Configs to run, as patterns: improvement_*,alexnet_sgd.")
+_SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds 0, 1, ... of each config.", lower_bound=1)
+_EPOCHS = flags.DEFINE_integer(
+    "epochs", None, "At most so many epochs: a short version.", lower_bound=1
+)
+_DATA_DIR = flags.DEFINE_string("data.dir", None, "The image folder, as --config.data.dir.")
+_STUDY = flags.DEFINE_string(
+    "study", None, "Name of the folder in runs/; default: study, or study_<N>_epochs."
+)
+# Headings of the columns that table.md shows, and their format.
+HEADINGS = {
+    "config": ("config", ""),
+    "study_max_val_accuracy": ("study's table", ".2f"),
+    "study_best_epoch_val_accuracy": ("best epoch of its log", ".2f"),
+    "max_val_accuracy": ("ours", ".2f"),
+    "max_val_accuracy_sd": ("sd", ".2f"),
+    "difference": ("difference", "+.2f"),
+    "restored_val_accuracy": ("restored epoch", ".2f"),
+    "interval_low": ("95 % from", ".1f"),
+    "interval_high": ("to", ".1f"),
+    "study_max_train_accuracy": ("study's training", ".2f"),
+    "max_train_accuracy": ("our training", ".2f"),
+    "epochs": ("epochs", ".0f"),
+    "best_epoch": ("best epoch", ".0f"),
+    "minutes": ("minutes", ".1f"),
+    "images_per_second": ("images/s", ".0f"),
+    "state": ("run", ""),
+}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Trains what is missing and writes the table."""
+    if len(arguments) > 1:
+        raise UserError(f"unexpected argument {arguments[1]!r}; choose configs with --only=...")
+    names = [run["id"] for run in results.reference()["runs"]]
+    chosen = [n for n in names if any(fnmatchcase(n, p) for p in _ONLY.value)]
+    for pattern in _ONLY.value:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UserError(f"--only={pattern} matches no run of {', '.join(names)}.")
+    changes: dict[str, Any] = {}
+    if _EPOCHS.value:
+        changes["max_epochs"] = _EPOCHS.value
+    if _DATA_DIR.value:
+        changes["data.dir"] = str(Path(_DATA_DIR.value).absolute())
+    default = f"study_{_EPOCHS.value}_epochs" if _EPOCHS.value else "study"
+    folder = Path("runs") / (_STUDY.value or default)
+    runs = {
+        name: [
+            runner.Run(name, {**changes, "seed": seed}, folder / name / f"seed_{seed}")
+            for seed in range(_SEEDS.value)
+        ]
+        for name in chosen
+    }
+    failures = runner.train_all(run for group in runs.values() for run in group)
+    write_table(folder, [row(folder, name, runs.get(name, []), failures) for name in names])
+    print(f"the table is in {folder / 'table.md'}")
+    if failures:
+        for workdir, reason in failures.items():
+            print(f"failed: {workdir}: {reason}", file=sys.stderr)
+        sys.exit(1)
+
+
+def row(
+    folder: Path, name: str, asked: Sequence[runner.Run], failures: dict[Path, str]
+) -> dict[str, Any]:
+    """The row of a config, from all seeds in the folder; says what is missing or shortened."""
+    workdirs = {*(folder / name).glob("seed_*"), *(run.workdir for run in asked)}
+    found = [results.read_summary(workdir) for workdir in sorted(workdirs)]
+    finished = [summary for summary in found if summary is not None]
+    in_full = runner.Run(name, {}, folder).load().max_epochs
+    limits = {s["config"]["max_epochs"] for s in finished if not s["stopped_early"]}
+    states = []
+    if len(finished) < len(workdirs):
+        states.append(f"{len(finished)} of {len(workdirs)} seeds finished")
+    if any(run.workdir in failures for run in asked):
+        states.append("failed")
+    if limits and min(limits) < in_full:
+        states.append(f"shortened to {min(limits)} of {in_full} epochs")
+    return study.row(name, finished, ", ".join(states) or ("in full" if workdirs else "not run"))
+
+
+def write_table(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes `table.csv` with all columns and `table.md` with those that one reads."""
+    results.prepare(folder)
+    results.write_csv(
+        folder / "table.csv", study.COLUMNS, ([row[c] for c in study.COLUMNS] for row in rows)
+    )
+    cells = [
+        ["" if row[c] is None else format(row[c], spec) for c, (_, spec) in HEADINGS.items()]
+        for row in rows
+    ]
+    header = [heading for heading, _ in HEADINGS.values()]
+    results.write_text(folder / "table.md", runner.markdown(header, cells))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,96 @@
+import csv
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from flowers_jax.data import audit, folder
+
+
+def scene(seed, size=96):
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
+
+
+def run(root, out):
+    return subprocess.run(
+        [sys.executable, "-m", "flowers_jax.data.audit", f"--out={out}", str(root)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def clean(tmp_path):
+    """Two classes of ten different pictures."""
+    for k, name in enumerate("ab"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(10):
+            scene(100 * k + i).save(tmp_path / "images" / name / f"{i}.png")
+    return tmp_path / "images"
+
+
+def test_a_clean_folder_has_nothing_to_report(clean, tmp_path):
+    done = run(clean, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "20 files of 2 classes: a 10, b 10" in done.stdout
+    assert "smallest 96x96, median 96x96, largest 96x96" in done.stdout
+    assert "0 exact duplicate pairs" in done.stdout
+    assert "0 near duplicate pairs" in done.stdout
+
+
+def test_what_is_twice_or_broken_is_listed(clean, tmp_path):
+    (clean / "a" / "copy.png").write_bytes((clean / "a" / "3.png").read_bytes())
+    ImageEnhance.Brightness(scene(4).resize((60, 60))).enhance(0.8).save(clean / "b" / "dark.jpg")
+    (clean / "b" / "broken.jpg").write_bytes(b"nothing")
+    (clean / "b" / "gone.jpg").symlink_to("nowhere")
+    done = run(clean, tmp_path / "out")
+    assert "1 exact duplicate pairs: 1 within a class, 0 across classes" in done.stdout
+    assert "1 near duplicate pairs: 0 within a class, 1 across classes" in done.stdout
+    assert "2 files cannot be read" in done.stdout
+    assert "broken.jpg' is no image" in done.stdout
+    assert "gone.jpg' No such file" in done.stdout
+    with open(tmp_path / "out" / "duplicates.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = {(row["kind"], Path(row["first"]).name, Path(row["second"]).name) for row in rows}
+    assert found == {("exact", "3.png", "copy.png"), ("near", "4.png", "dark.jpg")}
+    across = [row["across the split"] == "True" for row in rows]
+    assert done.returncode == (1 if any(across) else 0)
+    with Image.open(tmp_path / "out" / "duplicates.png") as sheet:
+        assert sheet.size[0] > 2 * 96
+
+
+def test_only_a_pair_across_the_split_is_a_leak(clean, tmp_path):
+    index = folder.scan(clean)
+    sides = audit.split_sides(index)
+    training = [p for p, side in zip(index.paths, sides, strict=True) if side == "training"]
+    validation = [p for p, side in zip(index.paths, sides, strict=True) if side == "validation"]
+    # The names stay, so the split does too.
+    Path(training[1]).write_bytes(Path(training[0]).read_bytes())
+    assert run(clean, tmp_path / "within").returncode == 0
+    Path(validation[0]).write_bytes(Path(training[0]).read_bytes())
+    assert run(clean, tmp_path / "across").returncode == 1
+
+
+def test_a_missing_folder_is_said_in_a_sentence(tmp_path):
+    done = run(tmp_path / "nowhere", tmp_path / "out")
+    assert done.returncode == 2
+    assert "nowhere cannot be read: No such file" in done.stderr
+
+
+def test_the_duplicates_of_the_real_images(flowers_dir):
+    index = folder.scan(flowers_dir)
+    files = [audit.inspect(path) for path in index.paths]
+    assert not any(file.problem for file in files)
+    pairs = audit.duplicates(files)
+    copies = Counter(Path(path).read_bytes() for path in index.paths)
+    assert sum(pair.exact for pair in pairs) == sum(n * (n - 1) // 2 for n in copies.values()) == 4
+    brute_force = sum(
+        (a.hash ^ b.hash).bit_count() <= 4 for i, a in enumerate(files) for b in files[:i]
+    )
+    assert len(pairs) == brute_force == 28

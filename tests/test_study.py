@@ -1,0 +1,94 @@
+import csv
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowers_jax import study
+
+
+def summary(reported, best=None, **changes):
+    return {
+        "best_val_accuracy": best or reported,
+        "reported_val_accuracy": reported,
+        "num_validation": 400,
+        "max_train_accuracy": 0.9,
+        "epochs_run": 30,
+        "best_epoch": 20,
+        "train_seconds": 120.0,
+        "images_per_second": 50.0,
+        **changes,
+    }
+
+
+def test_the_interval_of_one_run_is_wilsons():
+    n, p, z = 400, 0.8, 1.959963984540054
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    assert study.interval([summary(0.8)]) == pytest.approx(
+        (100 * (centre - half), 100 * (centre + half))
+    )
+
+
+def test_the_interval_of_three_seeds_is_students():
+    # The 97.5 % quantile of Student's distribution with two degrees of freedom is 4.302653.
+    mean, error = 80.0, 1.0 / math.sqrt(3)
+    low, high = study.interval([summary(p) for p in (0.79, 0.80, 0.81)])
+    assert (low, high) == pytest.approx((mean - 4.302653 * error, mean + 4.302653 * error))
+    assert study.interval([summary(0.8)] * 3) == pytest.approx((80, 80))
+
+
+def test_a_row_compares_like_with_like():
+    row = study.row("improvement_2_gap", [summary(0.75, 0.76), summary(0.77, 0.78)], "in full")
+    assert tuple(row) == study.COLUMNS
+    assert row["study_max_val_accuracy"] == 75.32  # the table: the last epoch
+    assert row["study_best_epoch_val_accuracy"] == pytest.approx(77.87)  # its log
+    assert row["max_val_accuracy"] == pytest.approx(77)
+    assert row["max_val_accuracy_sd"] == pytest.approx(math.sqrt(2))
+    assert row["difference"] == pytest.approx(77 - 77.87)
+    assert row["restored_val_accuracy"] == pytest.approx(76)
+    assert row["minutes"] == 2
+    empty = study.row("vgg16_sgd", [], "not run")
+    assert empty["seeds"] == 0
+    assert empty["difference"] is None is empty["study_best_epoch_val_accuracy"]
+
+
+@pytest.mark.slow
+def test_the_command_goes_on_after_a_failure_and_skips_what_is_finished(image_folder, tmp_path):
+    script = Path.cwd() / "scripts" / "run_study.py"
+
+    def run_study(*flags):
+        return subprocess.run(
+            [
+                sys.executable,
+                script,
+                f"--data.dir={image_folder}",
+                *flags,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": ""},
+        )
+
+    flags = ("--only=improvement_2_gap,improvement_5_augmentation", "--epochs=1")
+    first = run_study(*flags)
+    assert first.returncode == 1
+    assert "improvement_5_augmentation/seed_0: class blue has 20 images" in first.stderr
+    second = run_study(*flags)
+    assert "epoch 1/1" in first.stdout
+    assert "epoch 1/1" not in second.stdout
+    with open(tmp_path / "runs" / "study_1_epochs" / "table.csv", newline="") as file:
+        rows = {row["config"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 23
+    assert rows["improvement_2_gap"]["state"] == "shortened to 1 of 150 epochs"
+    assert rows["improvement_5_augmentation"]["state"] == "0 of 1 seeds finished, failed"
+    assert rows["vgg16_adam"]["state"] == "not run"
+    assert float(rows["improvement_2_gap"]["epochs"]) == 1
+    unknown = run_study("--only=vgg19_*")
+    assert unknown.returncode == 2
+    assert "--only=vgg19_* matches no run" in unknown.stderr
