@@ -32,13 +32,12 @@ COLUMNS = (
 )
 
 
-def row(config_name: str, summaries: Sequence[Summary], state: str) -> dict[str, Any]:
+def row(config_name: str, summaries: Sequence[Summary]) -> dict[str, Any]:
     """One row of the table; accuracies in percent, None where there is nothing.
 
     Args:
       config_name: name of the config.
       summaries: of its finished runs, one per seed.
-      state: what was run, in words.
 
     Returns:
       `COLUMNS` and their values. The study reports the maximum over the epochs, so
@@ -75,8 +74,17 @@ def row(config_name: str, summaries: Sequence[Summary], state: str) -> dict[str,
         "best_epoch": mean("best_epoch"),
         "minutes": mean("train_seconds", 1 / 60),
         "images_per_second": mean("images_per_second"),
-        "state": state,
+        "state": state(config_name, summaries),
     }
+
+
+def state(config_name: str, summaries: Sequence[Summary]) -> str:
+    """What was run: in full, shortened (to fewer epochs than the study's), or not at all."""
+    if not summaries:
+        return "not run"
+    whole = (results.study_run(config_name) or {}).get("max_epochs", 0)
+    epochs = min((s["epochs_run"] for s in summaries if not s["stopped_early"]), default=whole)
+    return f"shortened to {epochs} of {whole} epochs" if epochs < whole else "in full"
 
 
 def interval(summaries: Sequence[Summary]) -> tuple[float, float]:

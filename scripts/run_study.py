@@ -87,16 +87,12 @@ def row(
     workdirs = {*(folder / name).glob("seed_*"), *(run.workdir for run in asked)}
     found = [results.read_summary(workdir) for workdir in sorted(workdirs)]
     finished = [summary for summary in found if summary is not None]
-    in_full = runner.Run(name, {}, folder).load().max_epochs
-    limits = {s["config"]["max_epochs"] for s in finished if not s["stopped_early"]}
-    states = []
+    result = study.row(name, finished)
     if len(finished) < len(workdirs):
-        states.append(f"{len(finished)} of {len(workdirs)} seeds finished")
+        result["state"] += f", {len(finished)} of {len(workdirs)} seeds finished"
     if any(run.workdir in failures for run in asked):
-        states.append("failed")
-    if limits and min(limits) < in_full:
-        states.append(f"shortened to {min(limits)} of {in_full} epochs")
-    return study.row(name, finished, ", ".join(states) or ("in full" if workdirs else "not run"))
+        result["state"] += ", failed"
+    return result
 
 
 def write_table(folder: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -17,6 +17,7 @@ def summary(reported, best=None, **changes):
         "num_validation": 400,
         "max_train_accuracy": 0.9,
         "epochs_run": 30,
+        "stopped_early": True,
         "best_epoch": 20,
         "train_seconds": 120.0,
         "images_per_second": 50.0,
@@ -42,7 +43,7 @@ def test_the_interval_of_three_seeds_is_students():
 
 
 def test_a_row_compares_like_with_like():
-    row = study.row("improvement_2_gap", [summary(0.75, 0.76), summary(0.77, 0.78)], "in full")
+    row = study.row("improvement_2_gap", [summary(0.75, 0.76), summary(0.77, 0.78)])
     assert tuple(row) == study.COLUMNS
     assert row["study_max_val_accuracy"] == 75.32  # the table: the last epoch
     assert row["study_best_epoch_val_accuracy"] == pytest.approx(77.87)  # its log
@@ -51,9 +52,19 @@ def test_a_row_compares_like_with_like():
     assert row["difference"] == pytest.approx(77 - 77.87)
     assert row["restored_val_accuracy"] == pytest.approx(76)
     assert row["minutes"] == 2
-    empty = study.row("vgg16_sgd", [], "not run")
+    empty = study.row("vgg16_sgd", [])
     assert empty["seeds"] == 0
+    assert empty["state"] == "not run"
     assert empty["difference"] is None is empty["study_best_epoch_val_accuracy"]
+
+
+def test_a_row_says_what_was_shortened():
+    cut = summary(0.7, stopped_early=False, epochs_run=12)
+    assert study.state("improvement_2_gap", [summary(0.7)]) == "in full"
+    assert study.state("improvement_2_gap", [summary(0.7), cut]) == "shortened to 12 of 150 epochs"
+    assert study.state("googlenet_sgd", [summary(0.7, stopped_early=False, epochs_run=200)]) == (
+        "in full"
+    )
 
 
 @pytest.mark.slow
@@ -86,7 +97,7 @@ def test_the_command_goes_on_after_a_failure_and_skips_what_is_finished(image_fo
         rows = {row["config"]: row for row in csv.DictReader(file)}
     assert len(rows) == 23
     assert rows["improvement_2_gap"]["state"] == "shortened to 1 of 150 epochs"
-    assert rows["improvement_5_augmentation"]["state"] == "0 of 1 seeds finished, failed"
+    assert rows["improvement_5_augmentation"]["state"] == "not run, 0 of 1 seeds finished, failed"
     assert rows["vgg16_adam"]["state"] == "not run"
     assert float(rows["improvement_2_gap"]["epochs"]) == 1
     unknown = run_study("--only=vgg19_*")
