@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
     config.data.validation_fraction = 0.2
     config.data.holdout_per_class = 80
     config.data.split_seed = 1337
+    config.data.leaked = 0  # held-out images that are trained on too
     config.data.resize = "bilinear"
     config.data.on_bad_image = "error"
     config.data.augment = config_dict.placeholder(ConfigDict)

@@ -83,6 +83,44 @@ def _limit_outliers(
         axes.set_ylim(0, None if finite.max() <= limit else limit)
 
 
+def compare(histories: Mapping[str, Sequence[History]], title: str) -> Figure:
+    """Training loss and validation accuracy of several variants over the epochs.
+
+    Args:
+      histories: for each variant those of its seeds; each is a thin line, all of one colour, with
+        the best epoch marked.
+      title: of the figure.
+    """
+    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    figure.suptitle(title, parse_math=False)
+    colours = mpl.colormaps["turbo"](np.linspace(0.05, 0.95, max(2, len(histories))))
+    for axes, column, label, best in zip(
+        figure.subplots(1, 2),
+        ("loss", "val_accuracy"),
+        ("training loss", "validation accuracy"),
+        (np.nanargmin, np.nanargmax),
+        strict=True,
+    ):
+        for colour, (name, seeds) in zip(colours, histories.items(), strict=False):
+            for i, history in enumerate(seeds):
+                values = np.array([row[column] for row in history])
+                epochs = [row["epoch"] for row in history]
+                axes.plot(
+                    epochs, values, color=colour, linewidth=1.2, label=name if not i else None
+                )
+                if np.isfinite(values).any():
+                    k = int(best(values))
+                    axes.plot(epochs[k], values[k], "o", color=colour, markersize=4)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside right upper", fontsize=8)
+    return figure
+
+
 def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
     """Counts with rows that are true classes; colour is the share of the row."""
     size = 3.2 + 0.62 * len(class_names)

@@ -35,6 +35,7 @@ NOT_NEGATIVE = (
     "seed",
     "aux_weight",
     "data.split_seed",
+    "data.leaked",
     "early_stopping.min_delta",
     "checkpoint.every_minutes",
 )
@@ -57,6 +58,8 @@ def check(config: ConfigDict) -> None:
             faults.append(f"{key}={value} must not be negative")
     if not 0 < config.data.validation_fraction < 1:
         faults.append(f"data.validation_fraction={config.data.validation_fraction} is not in (0,1)")
+    if config.data.leaked and config.data.split != "holdout":
+        faults.append(f"data.leaked={config.data.leaked} needs data.split='holdout'")
     devices = jax.device_count()
     if config.batch_size % devices:
         faults.append(

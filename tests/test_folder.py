@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import common
 from flowers_jax.data import folder
 from flowers_jax.errors import UserError
 
@@ -102,3 +103,23 @@ def test_take_keeps_paths_and_labels_together(tmp_path):
     taken = index.take(np.array([5, 0]))
     assert taken.paths == (index.paths[5], index.paths[0])
     assert taken.labels.tolist() == [1, 0]
+
+
+def test_leaked_images_are_trained_on_and_still_validate(tmp_path):
+    make_tree(
+        tmp_path, [f"{k}/{i}.png" for k, n in (("a", 9), ("b", 10), ("c", 11)) for i in range(n)]
+    )
+    config = common.get_config().data
+    config.split, config.holdout_per_class = "holdout", 4
+    index = folder.scan(tmp_path)
+    clean, validation = folder.split(index, config)
+    config.leaked = 4
+    leaky, same = folder.split(index, config)
+    assert same.paths == validation.paths
+    added = set(leaky.paths) - set(clean.paths)
+    assert len(leaky) == len(clean) + 4 == len(leaky.labels)
+    assert added == set(validation.paths[:4])
+    assert {validation.class_names[k] for k in validation.labels[:4]} == {"a"}
+    config.leaked = 13
+    with pytest.raises(UserError, match="leaked=13, but there are only 12 validation images"):
+        folder.split(index, config)

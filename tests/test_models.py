@@ -77,7 +77,7 @@ def assert_logits_agree(ours, theirs):
         np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max())
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", keras_models.ARCHITECTURES)
 def test_logits_and_statistics_are_those_of_the_reference_file_in_keras(name):
     size = 224 if name == "googlenet" else 150
     theirs = with_logits(keras_models.create_keras_model(name, size))

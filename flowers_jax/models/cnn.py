@@ -37,28 +37,44 @@ class PilotCNN(nn.Module):
 
 
 class BaseCNN(nn.Module):
-    """Three convolutions; `conv_dropout` 0.25 after the second and third is version 2's."""
+    """Three convolutions and a dense layer.
+
+    Attributes:
+      conv_dropout: after the second and third convolution; 0.25 is version 2's.
+      last_kernel: size of the third convolution; 5 is what improvement 1 changes first.
+      batch_norm: after every convolution, with the first pool 3x3, as in improvement 4.
+      global_pool: average over the image instead of flattening it, as in improvement 2.
+    """
 
     num_classes: int
     dtype: DTypeLike = jnp.float32
     conv_dropout: float = 0.0
+    last_kernel: int = 3
+    batch_norm: bool = False
+    global_pool: bool = False
 
     @nn.compact
     def __call__(
         self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
     ) -> jax.Array:
-        conv = partial(layers.conv, dtype=self.dtype)
+        def conv(features: int, kernel: int) -> layers.Layer:
+            layer = layers.conv(features, kernel, dtype=self.dtype)
+            if not self.batch_norm:
+                return layer
+            norm = layers.batch_norm(train, mask, dtype=self.dtype)
+            return lambda x: norm(layer(x))
+
         x = conv(32, 3)(images)
-        x = max_pool(x, 2)
+        x = max_pool(x, 3 if self.batch_norm else 2)
         x = conv(64, 3)(x)
         x = max_pool(x, 2)
         if self.conv_dropout:
             x = dropout(self.conv_dropout, train)(x)
-        x = conv(128, 3)(x)
+        x = conv(128, self.last_kernel)(x)
         x = max_pool(x, 2)
         if self.conv_dropout:
             x = dropout(self.conv_dropout, train)(x)
-        x = flatten(x)
+        x = global_average_pool(x) if self.global_pool else flatten(x)
         x = layers.dense(128, dtype=self.dtype)(x)
         x = dropout(0.5, train)(x)
         return layers.logits(self.num_classes, dtype=self.dtype)(x)
@@ -152,5 +168,9 @@ class Improvement4(nn.Module):
 
 
 BaseCNNv2 = partial(BaseCNN, conv_dropout=0.25)
+# One change of the improvements at a time, for the ablation.
+BaseConv5x5 = partial(BaseCNN, last_kernel=5)
+BaseBatchNorm = partial(BaseCNN, batch_norm=True)
+BaseGlobalPool = partial(BaseCNN, global_pool=True)
 Improvement2 = partial(GlobalPoolCNN, last_features=96, last_kernel=3)
 Improvement3 = partial(GlobalPoolCNN, last_features=128, last_kernel=5)

@@ -1,0 +1,34 @@
+"""The study's improvements of the base CNN: cumulative as it made them, and each alone.
+
+python scripts/ablation_improvements.py
+
+The study changed several things in a step; all runs here have its split and its optimizer.
+"""
+
+import ablation
+
+AUGMENTATION = {
+    "rotation_degrees": 15.0,
+    "zoom": 0.1,
+    "horizontal_flip": True,
+    "vertical_flip": True,
+}
+VARIANTS = {
+    "base": ("improvement_0_base", {}),
+    "cumulative_1_conv5x5": ("improvement_1_conv5x5", {}),
+    "cumulative_2_gap": ("improvement_2_gap", {}),
+    "cumulative_3_gap_conv5x5": ("improvement_3_gap_conv5x5", {}),
+    "cumulative_4_batchnorm": ("improvement_4_batchnorm", {}),
+    "cumulative_5_augmentation": (
+        "improvement_4_batchnorm",
+        {"data.augment": AUGMENTATION},
+    ),
+    "alone_conv5x5": ("improvement_0_base", {"model": "base_cnn_conv5x5"}),
+    "alone_gap": ("improvement_0_base", {"model": "base_cnn_gap"}),
+    "alone_scaling": ("improvement_0_base", {"input_scaling": "0_1"}),
+    "alone_batchnorm": ("improvement_0_base", {"model": "base_cnn_batchnorm"}),
+    "alone_augmentation": ("improvement_0_base", {"data.augment": AUGMENTATION}),
+}
+
+if __name__ == "__main__":
+    ablation.main("The improvements, cumulative and alone", VARIANTS)
