@@ -29,6 +29,7 @@ def conv(
     *,
     dtype: DTypeLike,
     name: str | None = None,
+    kernel_init: nn.initializers.Initializer = KERNEL_INIT,
 ) -> Layer:
     """Square convolution, then ReLU."""
     layer = nn.Conv(
@@ -37,17 +38,22 @@ def conv(
         (stride, stride),
         padding,
         dtype=dtype,
-        kernel_init=KERNEL_INIT,
+        kernel_init=kernel_init,
         name=name,
     )
     return lambda x: nn.relu(layer(x))
 
 
 def dense(
-    features: int, activation: Layer | None = nn.relu, *, dtype: DTypeLike, name: str | None = None
+    features: int,
+    activation: Layer | None = nn.relu,
+    *,
+    dtype: DTypeLike,
+    name: str | None = None,
+    kernel_init: nn.initializers.Initializer = KERNEL_INIT,
 ) -> Layer:
     """Fully connected layer, then the activation."""
-    layer = nn.Dense(features, dtype=dtype, kernel_init=KERNEL_INIT, name=name)
+    layer = nn.Dense(features, dtype=dtype, kernel_init=kernel_init, name=name)
     return lambda x: activation(layer(x)) if activation else layer(x)
 
 
