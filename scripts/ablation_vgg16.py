@@ -85,7 +85,17 @@ def main(arguments: Sequence[str]) -> None:
 def probe(
     task: train.Task, state: train.TrainState, batch: train.Batch
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Norm of the gradient and variance of the activations of each layer, on a batch in training."""
+    """Per layer the norm of the gradient and the variance of the activations, before the ReLU.
+
+    Args:
+      task: static.
+      state: whose weights are looked at.
+      batch: see `pipeline.Batch`; normalised by its own statistics, as in training.
+
+    Returns:
+      The norms of the gradient of the mean loss (kernel and bias together) and the variances, by
+      the names of the convolutions and dense layers.
+    """
     images = augment.scale(batch["image"], task.input_scaling)
 
     def loss(params: train.Variables) -> tuple[jax.Array, train.Variables]:
