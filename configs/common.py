@@ -34,7 +34,8 @@ def get_config() -> ConfigDict:
     config.batch_size = 32
     config.max_epochs = 150
     config.loss = "cross_entropy"
-    config.aux_weight = 1.0  # of GoogLeNet's auxiliary heads; the paper has 0.3
+    # Of GoogLeNet's auxiliary heads: 1.0 as in the study; the paper has 0.3.
+    config.aux_weight = config_dict.placeholder(float)
 
     # Every optimizer takes its own arguments and leaves the others; the values are Keras' defaults.
     config.optimizer = ConfigDict()
@@ -55,6 +56,10 @@ def get_config() -> ConfigDict:
     config.early_stopping.patience = 10
     config.early_stopping.min_delta = 0.0
     config.early_stopping.restore_best_weights = True
+
+    # A step whose loss or gradient is not finite ends the run ('stop'), changes nothing
+    # ('skip_step') or is taken as it is ('ignore').
+    config.on_non_finite = "stop"
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every_minutes = 5.0

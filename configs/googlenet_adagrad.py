@@ -11,6 +11,7 @@ def get_config() -> ConfigDict:
     config.model = "googlenet"
     config.image_size = 224
     config.input_scaling = "none"
+    config.aux_weight = 1.0
     config.max_epochs = 200
     config.optimizer.name = "adagrad"
     config.early_stopping = None

@@ -1,6 +1,7 @@
 """What the commands share: plain messages, and errors in one sentence with exit status 2."""
 
 import logging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TextIO
@@ -8,13 +9,14 @@ from typing import NoReturn, TextIO
 from absl import app, flags
 from absl import logging as absl_logging
 
-from flowers_jax.errors import UserError
+from flowers_jax.errors import Interrupted, UserError
 
 
 def run(main: Callable[[Sequence[str]], None], messages: TextIO = sys.stdout) -> NoReturn:
     """Parses the flags and runs `main` with the arguments that are none.
 
-    A `UserError` or a wrong flag ends the process with its sentence on stderr and status 2.
+    A `UserError` or a wrong flag ends the process with its sentence on stderr and status 2; SIGINT
+    and SIGTERM end it with 130 and 143.
 
     Args:
       main: takes the program's name and the arguments.
@@ -29,6 +31,12 @@ def run(main: Callable[[Sequence[str]], None], messages: TextIO = sys.stdout) ->
             main(arguments)
         except UserError as error:
             _fail(error)
+        except Interrupted as error:
+            print(error, file=sys.stderr)
+            sys.exit(128 + error.signal)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
 
     app.run(guarded, flags_parser=_parse_flags)
 

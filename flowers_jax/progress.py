@@ -1,5 +1,6 @@
 """What a run shows while it works: a bar in a terminal, one log line per epoch anywhere."""
 
+import math
 import sys
 import time
 
@@ -10,9 +11,16 @@ from flowers_jax.early_stopping import EarlyStopping
 
 
 class EpochBar:
-    """A bar over the steps of one epoch; shows nothing where the output is no terminal."""
+    """A bar over the steps of one epoch; shows nothing where the output is no terminal.
 
-    def __init__(self, epoch: int, max_epochs: int, steps: int) -> None:
+    Args:
+      epoch: its number.
+      max_epochs: of the run.
+      steps: of the epoch.
+      done: steps that an interrupted process had done.
+    """
+
+    def __init__(self, epoch: int, max_epochs: int, steps: int, done: int = 0) -> None:
         self._progress = Progress(
             TextColumn(f"epoch {epoch}/{max_epochs}"),
             BarColumn(),
@@ -21,7 +29,8 @@ class EpochBar:
             transient=True,
             disable=not sys.stdout.isatty(),
         )
-        self._task = self._progress.add_task("", total=steps, metrics="")
+        self._task = self._progress.add_task("", total=steps, completed=done, metrics="")
+        self._done = done
         self._start = self._shown = time.monotonic()
 
     def __enter__(self) -> "EpochBar":
@@ -40,10 +49,12 @@ class EpochBar:
         if now - self._shown > 0.5:
             self._shown = now
             count, loss, correct = (float(sums[name]) for name in ("count", "loss", "correct"))
+            count = count or math.nan
+            share = 1 - self._done / self._progress.tasks[0].completed  # of this process
             self._progress.update(
                 self._task,
                 metrics=f"loss {loss / count:.4f}  accuracy {correct / count:.4f}  "
-                f"{count / (now - self._start):.0f} images/s",
+                f"{share * count / (now - self._start):.0f} images/s",
             )
 
 

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -50,10 +51,21 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes `content` to `path` by way of a temporary file beside it."""
+    """Writes `content` to `path` by way of a temporary file beside it.
+
+    Raises:
+      UserError: it cannot be written; what was there is intact.
+    """
     temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); free space or choose another folder, "
+            "and start the same command again."
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401
@@ -164,6 +176,17 @@ def prepare(workdir: Path) -> None:
             f"the run folder {workdir} cannot be written ({error.strerror}); "
             "choose another with --workdir."
         ) from error
+
+
+def require_space(workdir: Path, num_bytes: int) -> None:
+    """Raises UserError unless the disk of `workdir` can take a checkpoint of `num_bytes`."""
+    free = shutil.disk_usage(workdir).free
+    needed = num_bytes + 2**20  # and the small files
+    if free < needed:
+        raise UserError(
+            f"the disk of {workdir} is full: {free / 1e6:.0f} MB are free, {needed / 1e6:.0f} MB "
+            "are needed. The last checkpoint is intact; free space and start the command again."
+        )
 
 
 def read_config(workdir: Path) -> dict[str, Any]:

@@ -35,7 +35,8 @@ from flowers_jax import (
 from flowers_jax.checkpoints import Checkpoints
 from flowers_jax.data import augment, folder, pipeline, sources
 from flowers_jax.early_stopping import EarlyStopping
-from flowers_jax.errors import UserError
+from flowers_jax.errors import Interrupted, UserError
+from flowers_jax.interruption import Interruption
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,9 @@ Variables = dict[str, Any]
 Sums = dict[str, jax.Array]
 Keys = dict[str, jax.Array]
 Batch = dict[str, jax.Array]  # a `pipeline.Batch` on the devices
+# Among the sums of an epoch: the steps whose loss or gradient was not finite, and of the first of
+# them its number (from 1, over the run) and the norm of its gradient.
+NON_FINITE = ("non_finite_steps", "non_finite_step", "non_finite_gradient_norm")
 
 
 @flax.struct.dataclass
@@ -79,6 +83,7 @@ class Task:
       input_scaling: a name of `augment.SCALINGS`.
       augmentation: of the training images; None for none.
       frozen: names of the layers that keep their weights, see `transfer.is_frozen`.
+      on_non_finite: 'stop', 'skip_step' or 'ignore', see `train_step`.
     """
 
     model: nn.Module
@@ -88,6 +93,7 @@ class Task:
     input_scaling: str
     augmentation: augment.Augmentation | None
     frozen: tuple[str, ...] = ()
+    on_non_finite: str = "stop"
 
 
 def create_state(task: Task, image_size: int, key: jax.Array) -> TrainState:
@@ -108,7 +114,7 @@ def zero_sums(model: nn.Module) -> Sums:
     heads = models.head_names(model)
     names = ["count", "loss", "correct"]
     names += [f"{head}_{what}" for head in heads for what in ("loss", "correct")]
-    return {name: jnp.zeros(()) for name in names}
+    return {name: jnp.zeros(()) for name in (*names, *NON_FINITE)}
 
 
 def train_step(
@@ -124,7 +130,9 @@ def train_step(
       keys: typed keys `dropout` (of the run) and `augment` (of the epoch).
 
     Returns:
-      The state after the step and the sums with this batch, dropout active.
+      The state after the step and the sums with this batch, dropout active. Where the loss or the
+      norm of its gradient is not finite, the sums say so unless `task.on_non_finite` is 'ignore';
+      with 'skip_step' state and metrics stay as they were.
     """
     images = batch["image"]
     if task.augmentation is not None:
@@ -147,13 +155,26 @@ def train_step(
 
     gradients, (batch_sums, updated) = jax.grad(objective, has_aux=True)(state.params)
     updates, opt_state = task.optimizer.update(gradients, state.opt_state, state.params)
-    state = TrainState(
+    new_state = TrainState(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         batch_stats=updated.get("batch_stats", {}),
         opt_state=opt_state,
     )
-    return state, jax.tree.map(jnp.add, sums, batch_sums)
+    new_sums = _add(sums, batch_sums)
+    if task.on_non_finite == "ignore":
+        return new_state, new_sums
+    norm = optax.tree.norm(gradients)
+    finite = jnp.isfinite(batch_sums["loss"]) & jnp.isfinite(norm)
+    if task.on_non_finite == "skip_step":
+        keep = partial(jax.tree.map, partial(jnp.where, finite))
+        new_state = keep(new_state, state.replace(step=new_state.step))
+        new_sums = keep(new_sums, sums)
+    first = ~finite & (sums["non_finite_steps"] == 0)
+    new_sums["non_finite_steps"] += ~finite
+    new_sums["non_finite_step"] += jnp.where(first, new_state.step, 0)
+    new_sums["non_finite_gradient_norm"] += jnp.where(first, norm, 0)
+    return new_state, new_sums
 
 
 def eval_step(task: Task, variables: Variables, sums: Sums, batch: Batch) -> Sums:
@@ -161,7 +182,11 @@ def eval_step(task: Task, variables: Variables, sums: Sums, batch: Batch) -> Sum
     images = augment.scale(batch["image"], task.input_scaling)
     heads = {"all_heads": True} if models.head_names(task.model) else {}
     outputs = task.model.apply(variables, images, train=False, **heads)
-    return jax.tree.map(jnp.add, sums, _sum_metrics(task, outputs, batch))
+    return _add(sums, _sum_metrics(task, outputs, batch))
+
+
+def _add(sums: Sums, batch_sums: Sums) -> Sums:
+    return sums | {name: sums[name] + value for name, value in batch_sums.items()}
 
 
 def _sum_metrics(task: Task, outputs: jax.Array | Sequence[jax.Array], batch: Batch) -> Sums:
@@ -180,10 +205,11 @@ def _sum_metrics(task: Task, outputs: jax.Array | Sequence[jax.Array], batch: Ba
 
 
 def means(sums: Sums, prefix: str = "") -> dict[str, float]:
-    """Metrics of an epoch from its sums, by the history's column names."""
+    """Metrics of an epoch from its sums, by the history's column names; NaN without samples."""
     sums = {name: float(value) for name, value in jax.device_get(sums).items()}
-    count = sums.pop("count")
-    return {prefix + k.replace("correct", "accuracy"): v / count for k, v in sums.items()}
+    count = sums.pop("count") or np.nan
+    names = [name for name in sums if name not in NON_FINITE]
+    return {prefix + k.replace("correct", "accuracy"): sums[k] / count for k in names}
 
 
 def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
@@ -196,6 +222,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
     Raises:
       UserError: the settings, the data or the run folder cannot be used.
+      Interrupted: a SIGINT or SIGTERM came; the run is saved up to the step that it came in.
     """
     settings.check(config)
     results.prepare(workdir)
@@ -247,61 +274,84 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     evaluation = jit(partial(eval_step, task), donate_argnums=1)
     schedule = optimizers.learning_rate_schedule(config.optimizer)
 
-    def batches(split: pipeline.Split, order: np.ndarray | None = None) -> Iterator[Batch]:
-        epoch = pipeline.batches(split, config.batch_size, order)
+    def batches(
+        split: pipeline.Split, order: np.ndarray | None = None, first: int = 0
+    ) -> Iterator[Batch]:
+        epoch = pipeline.batches(split, config.batch_size, order, first)
         return pipeline.prefetch_to_device(epoch, sharded)
 
     # Resume
     stopping, monitor = early_stopping(config)
-    best = jax.tree.map(jnp.copy, state.variables)
     history: results.History = []
+    best = jax.tree.map(jnp.copy, state.variables)
+    sums = jax.device_put(zero_sums(task.model), replicated)
+    steps_done, seconds_before = 0, 0.0  # of the epoch that is under way
     checkpoints = Checkpoints(workdir, config.checkpoint.every_minutes)
-    restored = checkpoints.restore({"state": state, "best": best})
+    restored = checkpoints.restore({"state": state, "best": best, "sums": sums})
     if restored is not None:
         trees, run = restored
-        state, best = trees["state"], trees["best"]
+        state, best, sums = trees["state"], trees["best"], trees["sums"]
         history, stopping = run["history"], EarlyStopping(**run["stopping"])
-        log.info("goes on after epoch %d", len(history))
+        steps_done, seconds_before = run["steps_done"], run["seconds"]
+        log.info(
+            "goes on after epoch %d%s", len(history), f", step {steps_done}" * bool(steps_done)
+        )
+
+    # What one checkpoint takes: `best` is a part of the state, and there once more.
+    num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves((state, best)))
 
     def save() -> None:
         run = {"history": history, "stopping": dataclasses.asdict(stopping)}
-        checkpoints.save(len(history), {"state": state, "best": best}, run)
+        run |= {"steps_done": steps_done, "seconds": seconds_before}
+        # The next step donates the state's and the sums' buffers.
+        trees = jax.tree.map(jnp.copy, {"state": state, "sums": sums}) | {"best": best}
+        checkpoints.save(len(history) * (num_steps + 1) + steps_done, trees, run)
 
     # Epochs
     events = tensorboardX.SummaryWriter(str(workdir), purge_step=len(history) + 1)
-    for epoch in range(len(history) + 1, config.max_epochs + 1):
-        if stopping.should_stop:
-            break
-        start = time.perf_counter()
-        keys = {"dropout": dropout_key, "augment": jax.random.fold_in(augment_key, epoch)}
-        sums = jax.device_put(zero_sums(task.model), replicated)
-        order = pipeline.epoch_order(len(train.files), config.seed, epoch)
-        with progress.EpochBar(epoch, config.max_epochs, num_steps) as bar:
-            for batch in batches(train, order):
-                state, sums = step(state, sums, batch, keys)
-                bar.advance(sums)
-        val_sums = jax.device_put(zero_sums(task.model), replicated)
-        for batch in batches(validation):
-            val_sums = evaluation(state.variables, val_sums, batch)
-        row = {"epoch": epoch, **means(sums), **means(val_sums, "val_")}
-        row["learning_rate"] = float(schedule(int(state.step) - 1))
-        row["seconds"] = time.perf_counter() - start
-        history.append(row)
+    with Interruption() as interruption, checkpoints, events:
+        while len(history) < config.max_epochs and not stopping.should_stop:
+            epoch = len(history) + 1
+            start = time.perf_counter() - seconds_before
+            keys = {"dropout": dropout_key, "augment": jax.random.fold_in(augment_key, epoch)}
+            order = pipeline.epoch_order(len(train.files), config.seed, epoch)
+            with progress.EpochBar(epoch, config.max_epochs, num_steps, steps_done) as bar:
+                for batch in batches(train, order, steps_done):
+                    state, sums = step(state, sums, batch, keys)
+                    steps_done += 1
+                    bar.advance(sums)
+                    if interruption.signal:
+                        break
+            report_non_finite(config, sums, epoch)
+            val_sums = jax.device_put(zero_sums(task.model), replicated)
+            for batch in batches(validation):
+                if interruption.signal:
+                    break
+                val_sums = evaluation(state.variables, val_sums, batch)
+            results.require_space(workdir, num_bytes)
+            if interruption.signal:
+                seconds_before = time.perf_counter() - start
+                save()
+                raise Interrupted(interruption.signal, f"epoch {epoch}, step {steps_done}")
+            row = {"epoch": epoch, **means(sums), **means(val_sums, "val_")}
+            row["learning_rate"] = float(schedule(int(state.step) - 1))
+            row["seconds"] = time.perf_counter() - start
+            history.append(row)
+            stopping = stopping.update(epoch, row[monitor])
+            if stopping.best_epoch == epoch:
+                best = jax.tree.map(jnp.copy, state.variables)
+            sums = jax.device_put(zero_sums(task.model), replicated)
+            steps_done, seconds_before = 0, 0.0
 
-        stopping = stopping.update(epoch, row[monitor])
-        if stopping.best_epoch == epoch:
-            # A copy, because the next step donates the state's buffers.
-            best = jax.tree.map(jnp.copy, state.variables)
-        results.write_history(workdir, history, heads)
-        for name, value in row.items():
-            if name != "epoch":
-                events.add_scalar(name, value, epoch)
-        log.info(progress.epoch_line(row, config.max_epochs, num_images, stopping))
-        if checkpoints.due():
-            save()
-    save()
-    checkpoints.close()
-    events.close()
+            results.write_history(workdir, history, heads)
+            for name, value in row.items():
+                if name != "epoch":
+                    events.add_scalar(name, value, epoch)
+            events.flush()
+            log.info(progress.epoch_line(row, config.max_epochs, num_images, stopping))
+            if checkpoints.due():
+                save()
+        save()
 
     # Results
     restore_best = config.early_stopping is None or config.early_stopping.restore_best_weights
@@ -347,6 +397,30 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     return summary
 
 
+def report_non_finite(config: ConfigDict, sums: Sums, epoch: int) -> None:
+    """Ends or warns, as `config.on_non_finite` says, where steps of the epoch were not finite.
+
+    Raises:
+      UserError: a step was not finite and the run is to stop, or all were.
+    """
+    count, step, norm = (float(sums[name]) for name in NON_FINITE)
+    if not count:
+        return
+    rate = float(optimizers.learning_rate_schedule(config.optimizer)(int(step) - 1))
+    what = (
+        f"the loss or its gradient is not finite at step {step:.0f}, in epoch {epoch} "
+        f"(learning rate {rate:g}, gradient norm {norm:g})"
+    )
+    if config.on_non_finite == "stop":
+        raise UserError(
+            f"{what}; the last checkpoint is kept. Try a smaller learning rate, or "
+            "--config.on_non_finite=skip_step in another --workdir."
+        )
+    if not float(sums["count"]):
+        raise UserError(f"{what}, and so are all steps of the epoch; try a smaller learning rate.")
+    log.warning("%s; %.0f steps of the epoch are skipped", what, count)
+
+
 def create_task(config: ConfigDict, num_classes: int) -> Task:
     """The static part of the steps.
 
@@ -366,10 +440,11 @@ def create_task(config: ConfigDict, num_classes: int) -> Task:
         model=models.create_model(config.model, num_classes, jnp.dtype(config.dtype)),
         optimizer=optimizer,
         loss=losses.LOSSES[config.loss],
-        aux_weight=config.aux_weight,
+        aux_weight=config.aux_weight or 0.0,
         input_scaling=config.input_scaling,
         augmentation=None if augmentation is None else augment.Augmentation(**augmentation),
         frozen=tuple(config.frozen),
+        on_non_finite=config.on_non_finite,
     )
 
 

@@ -1,4 +1,7 @@
+import re
+
 import pytest
+from ml_collections import ConfigDict
 
 from configs import common
 from flowers_jax import settings
@@ -20,14 +23,71 @@ def test_all_faults_are_named_in_one_message():
     for part in (
         "model='resnet' is not one of pilot_cnn",
         "input_scaling='unit' is not one of none, 0_1",
-        "batch_size=0 must be greater than 0",
+        "batch_size=0 must not be less than 1",
         "optimizer.name='rmsprop' is not one of adam",
-        "optimizer.learning_rate=-1.0 must be",
-        "seed=-1 must not be negative",
+        "optimizer.learning_rate=-1.0 must be greater than 0",
+        "seed=-1 must not be less than 0",
         "data.split='random' is not one of keras, holdout, none",
-        "validation_fraction=1.5",
+        "data.validation_fraction=1.5 must be less than 1",
     ):
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("seed", "one", "seed='one' is not an integer"),
+        ("seed", True, "seed=True is not an integer"),
+        ("batch_size", 3.5, "batch_size=3.5 is not an integer"),
+        ("optimizer.learning_rate", float("nan"), "learning_rate=nan is not a number"),
+        ("optimizer.beta_1", 1.0, "beta_1=1.0 must be less than 1"),
+        ("data", "flowers", "data='flowers' is not a group of settings"),
+        ("data.dir", 3, "data.dir=3 is not text"),
+        ("data.augment", {"zoom": 0.1}, "data.augment.rotation_degrees is missing"),
+        ("data.augment", {"zooom": 0.1}, "augment.zooom, did you mean data.augment.zoom?"),
+        ("early_stopping.patience", 0, "early_stopping.patience=0 must not be less than 1"),
+        ("early_stopping.restore_best_weights", 1, "=1 is not True or False"),
+        ("batch_sise", 32, "there is no setting batch_sise, did you mean batch_size?"),
+        ("optimizer.learnig_rate", 1.0, "did you mean optimizer.learning_rate?"),
+        ("on_non_finite", "skip", "on_non_finite='skip' is not one of stop, skip_step, ignore"),
+        ("frozen", "block1_*", "frozen='block1_*' is not a tuple of names"),
+        ("frozen", ("block1_*",), "frozen=block1_* matches no layer; base_cnn has Conv_0"),
+        ("init_from", "no.h5", "init_from='no.h5' is no file"),
+        ("aux_weight", 0.3, "aux_weight=0.3, but base_cnn has no auxiliary heads"),
+        ("model", "googlenet", "aux_weight is not set, and googlenet has the heads main, aux1"),
+        ("data.leaked", 80, "data.leaked=80 needs data.split='holdout'"),
+        ("optimizer.schedule", "cosine", "optax has no learning-rate schedule 'cosine'"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(key, value, message):
+    config = common.get_config().unlock()
+    *path, last = key.split(".")
+    group = config
+    for part in path:
+        group = group[part]
+    with group.ignore_type():
+        group[last] = ConfigDict(value) if isinstance(value, dict) else value
+    with pytest.raises(UserError, match=re.escape(message)):
+        settings.check(config)
+
+
+@pytest.mark.parametrize("key", ["seed", "optimizer", "data.split", "early_stopping.mode"])
+def test_a_setting_that_is_missing_is_named(key):
+    config = common.get_config()
+    *path, last = key.split(".")
+    group = config
+    for part in path:
+        group = group[part]
+    del group[last]
+    with pytest.raises(UserError, match=f"{key} is missing"):
+        settings.check(config)
+
+
+def test_every_setting_of_the_common_config_has_a_rule():
+    config = common.get_config()
+    config.data.augment = ConfigDict()
+    keys = {key for key, _ in settings._flatten(config)}
+    assert keys == settings.RULES.keys() | settings.EARLY_STOPPING_RULES.keys()
 
 
 def test_a_monitor_that_is_not_logged_is_refused_with_the_columns_there_are():
@@ -37,6 +97,7 @@ def test_a_monitor_that_is_not_logged_is_refused_with_the_columns_there_are():
         settings.check(config)
     config.model = "googlenet"
     config.image_size = 224
+    config.aux_weight = 1.0
     settings.check(config)
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from configs import common
-from flowers_jax import train
+from flowers_jax import results, train
 from flowers_jax.data.augment import Augmentation
+from flowers_jax.errors import UserError
 
 KEYS = {"dropout": jax.random.key(1), "augment": jax.random.key(2)}
 
@@ -131,3 +132,49 @@ def test_any_number_of_devices_gives_the_history_of_one(image_folder, tmp_path):
     for column in ("loss", "accuracy", "val_loss", "val_accuracy"):
         for history in histories[1:]:
             np.testing.assert_allclose(histories[0][column], history[column], rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["skip_step", "stop"])
+def test_a_step_that_is_not_finite_is_told_and_can_be_skipped(rule):
+    task, state = make("improvement_4", 64, on_non_finite=rule)
+    step = jax.jit(train.train_step, static_argnums=0)
+    batch = make_batch(4, 64)
+    state, sums = step(task, state, train.zero_sums(task.model), batch, KEYS)
+    assert float(sums["non_finite_steps"]) == 0
+    broken = state.replace(params=jax.tree.map(lambda x: x.at[...].set(jnp.inf), state.params))
+    after, sums_after = step(task, broken, sums, batch, KEYS)
+    after, sums_after = step(task, after, sums_after, batch, KEYS)
+    assert [float(sums_after[name]) for name in train.NON_FINITE[:2]] == [2, 2]
+    assert not np.isfinite(sums_after["non_finite_gradient_norm"])
+    assert int(after.step) == 3
+    if rule == "skip_step":
+        same = jax.tree.map(np.array_equal, after.replace(step=0), broken.replace(step=0))
+        assert jax.tree.all(same)
+        assert train.means(sums_after) == train.means(sums)
+    else:
+        assert np.isnan(train.means(sums_after)["loss"])
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("stop", r"not finite at step 2, in epoch 1 \(learning rate 1e\+30, gradient norm"),
+        ("skip_step", r"not finite at step 4, in epoch 2 .* all steps of the epoch"),
+    ],
+)
+def test_a_run_ends_where_the_loss_is_not_finite(tiny_config, tmp_path, caplog, rule, message):
+    tiny_config.optimizer.name = "sgd"
+    tiny_config.optimizer.learning_rate = 1e30
+    tiny_config.on_non_finite = rule
+    with pytest.raises(UserError, match=message):
+        train.train_and_evaluate(tiny_config, tmp_path)
+    assert ("2 steps of the epoch are skipped" in caplog.text) == (rule == "skip_step")
+
+
+def test_what_is_not_finite_can_be_ignored(tiny_config, tmp_path):
+    tiny_config.optimizer.name = "sgd"
+    tiny_config.optimizer.learning_rate = 1e30
+    tiny_config.on_non_finite = "ignore"
+    tiny_config.max_epochs = 1
+    train.train_and_evaluate(tiny_config, tmp_path)
+    assert np.isnan(results.read_history(tmp_path)[0]["loss"])

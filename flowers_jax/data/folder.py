@@ -7,7 +7,7 @@ An image folder holds one sub-folder per class. Files are listed, ordered and sp
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +58,9 @@ def scan(root: str | os.PathLike) -> ImageFolder:
     (Kaggle's `flowers-recognition/flowers`).
 
     Raises:
-      UserError: no class folders, an empty class, an unreadable folder, or class folders listed
-        a second time inside one of them (Kaggle's archive once held `flowers/flowers`).
+      UserError: no class folders, an empty class, an unreadable folder, a folder that links back
+        to one already listed, or class folders listed a second time inside one of them (Kaggle's
+        archive once held `flowers/flowers`).
     """
     root = Path(root)
     try:
@@ -102,9 +103,18 @@ def _image_files(folder: Path) -> list[str]:
     def fail(error: OSError) -> None:
         raise error
 
+    def walk() -> Iterator[tuple[str, list[str]]]:
+        seen = {}
+        for parent, _, names in os.walk(folder, followlinks=True, onerror=fail):
+            known = seen.setdefault(os.path.realpath(parent), parent)
+            if known != parent:
+                raise UserError(
+                    f"{parent} is a link to {known}, so its images would count twice; remove it."
+                )
+            yield parent, names
+
     files, others = [], []
-    walk = sorted(os.walk(folder, followlinks=True, onerror=fail), key=lambda entry: entry[0])
-    for parent, _, names in walk:
+    for parent, names in sorted(walk(), key=lambda entry: entry[0]):
         for name in sorted(names):
             listed = files if name.lower().endswith(EXTENSIONS) else others
             listed.append(os.path.join(parent, name))

@@ -11,6 +11,7 @@ import os
 import time
 import types
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -19,10 +20,16 @@ from PIL import Image
 from flowers_jax.data.folder import ImageFolder
 from flowers_jax.errors import UserError
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 RESIZES = ("bilinear", "nearest")
 # A batch: image uint8 [b, h, w, 3], label int32 [b], index int32 [b] (place in the split), mask
 # bool [b] (false for the padding of the last batch).
 Batch = dict[str, np.ndarray]
+
+# An image that claims more pixels is not decoded: a file of kilobytes can ask for gigabytes.
+MAX_PIXELS = 50_000_000
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +61,8 @@ def decode(paths: Sequence[str], image_size: int, resize: str) -> tuple[np.ndarr
     """Decodes JPEG, PNG, BMP and GIF (first frame) files to RGB, on all cores.
 
     The aspect ratio is not kept and nothing is antialiased, as in Keras'
-    `image_dataset_from_directory` (bilinear) and `flow_from_directory` (nearest).
+    `image_dataset_from_directory` (bilinear) and `flow_from_directory` (nearest); nor is an EXIF
+    orientation looked at.
 
     Args:
       paths: the files.
@@ -86,14 +94,19 @@ def decode(paths: Sequence[str], image_size: int, resize: str) -> tuple[np.ndarr
         return image
 
     def load(path: "tf.Tensor") -> "tf.Tensor":
-        image = {"bilinear": bilinear, "nearest": nearest}[resize](tf.io.read_file(path))
+        content = tf.io.read_file(path)
+        limit = tf.constant(MAX_PIXELS, tf.int64)
+        with tf.control_dependencies([tf.debugging.assert_less_equal(_pixels(content), limit)]):
+            image = {"bilinear": bilinear, "nearest": nearest}[resize](tf.identity(content))
         return tf.cast(tf.round(tf.cast(image, tf.float32)), tf.uint8)
 
-    dataset = tf.data.Dataset.from_tensor_slices([os.fsencode(path) for path in paths])
+    # Reading a pipe or a device would never end.
+    bad = {i: _reason(path) for i, path in enumerate(paths) if not os.path.isfile(path)}
+    names = [os.devnull if i in bad else path for i, path in enumerate(paths)]
+    dataset = tf.data.Dataset.from_tensor_slices([os.fsencode(name) for name in names])
     dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     decoded = dataset.prefetch(64).as_numpy_iterator()
     images = np.zeros((len(paths), image_size, image_size, 3), np.uint8)
-    bad = {}
     # An element that fails does not end the iterator: the next call gives the next element.
     for i in range(len(paths)):
         try:
@@ -103,18 +116,51 @@ def decode(paths: Sequence[str], image_size: int, resize: str) -> tuple[np.ndarr
     return images, bad
 
 
+def _pixels(content: "tf.Tensor") -> "tf.Tensor":
+    """Height times width as the header says, int64; over the limit where it is of no known kind."""
+    tf = import_tensorflow()
+
+    def size(start: int, kind: "tf.DType", little_endian: bool) -> "tf.Tensor":
+        field = tf.strings.substr(content, start, 2 * kind.size)
+        pair = tf.io.decode_raw(field, kind, little_endian=little_endian)
+        return tf.reduce_prod(tf.abs(tf.cast(pair, tf.int64)))  # a BMP's height can be negative
+
+    def starts(magic: bytes) -> "tf.Tensor":
+        long_enough = tf.strings.length(content) >= 26
+        return long_enough & (tf.strings.substr(content, 0, len(magic)) == magic)
+
+    return tf.case(
+        [
+            (
+                starts(b"\xff\xd8\xff"),
+                lambda: tf.reduce_prod(tf.cast(tf.image.extract_jpeg_shape(content), tf.int64)[:2]),
+            ),
+            (starts(b"\x89PNG"), lambda: size(16, tf.int32, little_endian=False)),
+            (starts(b"GIF8"), lambda: size(6, tf.uint16, little_endian=True)),
+            (starts(b"BM"), lambda: size(18, tf.int32, little_endian=True)),
+        ],
+        default=lambda: tf.constant(MAX_PIXELS + 1, tf.int64),
+    )
+
+
 def _reason(path: str) -> str:
     """Why a file could not be decoded, in words."""
     try:
-        if os.path.getsize(path) == 0:
+        if os.path.islink(path) and not os.path.exists(path):
+            return "is a link to nothing"
+        if os.path.getsize(path) == 0 and os.path.isfile(path):
             return "is empty"
+        if not os.path.isfile(path) and not os.path.isdir(path):
+            return "is no file"
         with Image.open(path) as image:
             kind = image.format
+            if image.width * image.height > MAX_PIXELS:
+                return f"has more than {MAX_PIXELS // 1_000_000} megapixels"
             image.load()
     except Image.UnidentifiedImageError:
         return "is no image"
     except Image.DecompressionBombError:
-        return "claims to be of an absurd size"
+        return f"has more than {MAX_PIXELS // 1_000_000} megapixels"
     except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three
         system = getattr(error, "strerror", None)
         return f"cannot be read: {system}" if system else "is truncated or damaged"
@@ -168,13 +214,16 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(num_images)
 
 
-def batches(split: Split, batch_size: int, order: np.ndarray | None = None) -> Iterator[Batch]:
+def batches(
+    split: Split, batch_size: int, order: np.ndarray | None = None, first: int = 0
+) -> Iterator[Batch]:
     """One epoch of batches, each of the full size: the last one is padded and masked.
 
     Args:
       split: the images.
       batch_size: images in a batch.
       order: the order of the samples, `[n]`; as they are when None.
+      first: the batch to begin with.
 
     Yields:
       Batches; where `mask` is false the sample repeats another and must not count.
@@ -189,9 +238,9 @@ def batches(split: Split, batch_size: int, order: np.ndarray | None = None) -> I
         return split.images[indices[step]]
 
     # A thread of tf.data gathers the next batches while the device computes.
-    dataset = tf.data.Dataset.range(steps)
+    dataset = tf.data.Dataset.range(first, steps)
     dataset = dataset.map(lambda step: tf.numpy_function(gather, [step], tf.uint8, stateful=False))
-    for step, image in enumerate(dataset.prefetch(2).as_numpy_iterator()):
+    for step, image in enumerate(dataset.prefetch(2).as_numpy_iterator(), first):
         chosen = indices[step]
         labels = split.files.labels[chosen]
         yield {"image": image, "label": labels, "index": chosen, "mask": mask[step]}
