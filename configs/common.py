@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
     config.data.leaked = 0  # held-out images that are trained on too
     config.data.resize = "bilinear"
     config.data.on_bad_image = "error"
+    config.data.cache = "auto"  # where decoded images are kept
     config.data.augment = config_dict.placeholder(ConfigDict)
 
     config.batch_size = 32

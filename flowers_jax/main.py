@@ -6,7 +6,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from flowers_jax import command, cpu, results, settings
+from flowers_jax import command, compilation, cpu, results, settings
 from flowers_jax.errors import UserError
 from flowers_jax.train import train_and_evaluate
 
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"there is no config {path}; the runs of the study are in configs/.")
     workdir = Path(_WORKDIR.value or _CONFIG.value.workdir or Path("runs") / path.stem)
     cpu.reuse_memory()
+    compilation.use_cache()
     if _RESTART.value:
         settings.check(_CONFIG.value)  # a run is set aside only for one that can begin
         results.set_aside(workdir)

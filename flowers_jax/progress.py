@@ -40,11 +40,11 @@ class EpochBar:
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
-    def advance(self, sums: dict[str, jax.Array]) -> None:
-        """One step further. Reads the sums, which waits for the device, twice a second at most."""
+    def advance(self, num_steps: int, sums: dict[str, jax.Array]) -> None:
+        """Shows progress; reads the sums, which waits for the device, twice a second at most."""
         if self._progress.disable:
             return
-        self._progress.advance(self._task)
+        self._progress.advance(self._task, num_steps)
         now = time.monotonic()
         if now - self._shown > 0.5:
             self._shown = now

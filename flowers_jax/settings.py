@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from flowers_jax import models, optimizers, results, transfer
-from flowers_jax.data import augment, folder, pipeline, sources
+from flowers_jax.data import augment, feed, folder, pipeline, sources
 from flowers_jax.errors import UserError
 from flowers_jax.losses import LOSSES
 
@@ -81,6 +81,7 @@ RULES: dict[str, Rule] = {
     "data.leaked": integer(0),
     "data.resize": choice(*pipeline.RESIZES),
     "data.on_bad_image": choice("error", "skip"),
+    "data.cache": choice(*feed.CACHES),
     "data.augment": optional(GROUP),
     "batch_size": integer(1),
     "max_epochs": integer(1),
@@ -152,6 +153,8 @@ def _flatten(config: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _combined_faults(config: ConfigDict) -> Iterator[str]:
+    if jax.process_count() > 1 and config.data.cache not in ("auto", "device"):
+        yield f"data.cache={config.data.cache!r} needs a single process; several need 'device'"
     heads = models.head_names(models.create_model(config.model))
     if config.data.leaked and config.data.split != "holdout":
         yield f"data.leaked={config.data.leaked} needs data.split='holdout'"

@@ -6,7 +6,7 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from flowers_jax import (
     transfer,
 )
 from flowers_jax.checkpoints import Checkpoints
-from flowers_jax.data import augment, folder, pipeline, sources
+from flowers_jax.data import augment, feed, folder, pipeline, sources
 from flowers_jax.early_stopping import EarlyStopping
 from flowers_jax.errors import Interrupted, UserError
 from flowers_jax.interruption import Interruption
@@ -94,6 +94,13 @@ class Task:
     augmentation: augment.Augmentation | None
     frozen: tuple[str, ...] = ()
     on_non_finite: str = "stop"
+
+
+def run_keys(seed: int, epoch: int) -> Keys:
+    """Typed keys of the run (`init`, `dropout`) and of the epoch (`augment`)."""
+    init, dropout, augmentation = jax.random.split(jax.random.key(seed), 3)
+    keys = {"init": init, "dropout": dropout}
+    return keys | {"augment": jax.random.fold_in(augmentation, epoch)}
 
 
 def create_state(task: Task, image_size: int, key: jax.Array) -> TrainState:
@@ -234,15 +241,21 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     # Devices: JAX first, so that TensorFlow cannot take what it needs.
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     replicated = NamedSharding(mesh, PartitionSpec())
-    sharded = NamedSharding(mesh, PartitionSpec("data"))
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     log.info("jax %s on %s (%s)", jax.__version__, device, jax.default_backend())
 
     # Data
     source = sources.resolve(config.data, workdir)
     files = folder.split(folder.scan(source.root), config.data)
-    train, validation, num_skipped = pipeline.load(
-        *files, config.image_size, config.data.resize, config.data.on_bad_image
+    train, validation, num_skipped = feed.load(
+        *files,
+        config.image_size,
+        config.data.resize,
+        config.data.on_bad_image,
+        config.batch_size,
+        config.data.cache,
+        workdir,
+        mesh,
     )
     class_names = train.files.class_names
     log.info(
@@ -256,35 +269,32 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     num_steps = -(-len(train.files) // config.batch_size)
 
     # Model and state
-    init_key, dropout_key, augment_key = jax.random.split(jax.random.key(config.seed), 3)
     task = create_task(config, len(class_names))
     heads = models.head_names(task.model)
     results.claim(workdir, results.json_config(config), class_names)
-    state = jax.jit(partial(create_state, task, config.image_size), out_shardings=replicated)(
-        init_key
-    )
+    on_all_devices = partial(jax.jit, out_shardings=replicated)
+    create_keys = on_all_devices(run_keys, static_argnums=0)
+    create = partial(create_state, task, config.image_size)
+    state = on_all_devices(create)(create_keys(config.seed, 0)["init"])
     if config.init_from:
-        state = jax.device_put(start_from(config, state, len(class_names)), replicated)
+        state = on_all_devices(lambda x: x)(start_from(config, state, len(class_names)))
     num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     results.write_text(workdir / "model.txt", models.table(task.model, config.image_size))
     log.info("%s: %s parameters", config.model, f"{num_params:,}")
 
-    jit = partial(jax.jit, out_shardings=replicated, compiler_options=cpu.compiler_options())
-    step = jit(partial(train_step, task), donate_argnums=(0, 1))
-    evaluation = jit(partial(eval_step, task), donate_argnums=1)
+    jit = partial(on_all_devices, compiler_options=cpu.compiler_options(), donate_argnums=0)
+    step = jit(train.loop(lambda carry, batch, keys: train_step(task, *carry, batch, keys)))
+    evaluation = jit(
+        validation.loop(lambda sums, batch, variables: eval_step(task, variables, sums, batch))
+    )
+    copy = on_all_devices(partial(jax.tree.map, jnp.copy))
+    no_sums = on_all_devices(partial(zero_sums, task.model))
     schedule = optimizers.learning_rate_schedule(config.optimizer)
-
-    def batches(
-        split: pipeline.Split, order: np.ndarray | None = None, first: int = 0
-    ) -> Iterator[Batch]:
-        epoch = pipeline.batches(split, config.batch_size, order, first)
-        return pipeline.prefetch_to_device(epoch, sharded)
 
     # Resume
     stopping, monitor = early_stopping(config)
     history: results.History = []
-    best = jax.tree.map(jnp.copy, state.variables)
-    sums = jax.device_put(zero_sums(task.model), replicated)
+    best, sums = copy(state.variables), no_sums()
     steps_done, seconds_before = 0, 0.0  # of the epoch that is under way
     checkpoints = Checkpoints(workdir, config.checkpoint.every_minutes)
     restored = checkpoints.restore({"state": state, "best": best, "sums": sums})
@@ -304,7 +314,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         run = {"history": history, "stopping": dataclasses.asdict(stopping)}
         run |= {"steps_done": steps_done, "seconds": seconds_before}
         # The next step donates the state's and the sums' buffers.
-        trees = jax.tree.map(jnp.copy, {"state": state, "sums": sums}) | {"best": best}
+        trees = copy({"state": state, "sums": sums}) | {"best": best}
         checkpoints.save(len(history) * (num_steps + 1) + steps_done, trees, run)
 
     # Epochs
@@ -313,21 +323,21 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         while len(history) < config.max_epochs and not stopping.should_stop:
             epoch = len(history) + 1
             start = time.perf_counter() - seconds_before
-            keys = {"dropout": dropout_key, "augment": jax.random.fold_in(augment_key, epoch)}
+            keys = create_keys(config.seed, epoch)
             order = pipeline.epoch_order(len(train.files), config.seed, epoch)
             with progress.EpochBar(epoch, config.max_epochs, num_steps, steps_done) as bar:
-                for batch in batches(train, order, steps_done):
-                    state, sums = step(state, sums, batch, keys)
-                    steps_done += 1
-                    bar.advance(sums)
+                for num, batches in train.epoch(order, steps_done):
+                    state, sums = step((state, sums), batches, keys)
+                    steps_done += num
+                    bar.advance(num, sums)
                     if interruption.signal:
                         break
             report_non_finite(config, sums, epoch)
-            val_sums = jax.device_put(zero_sums(task.model), replicated)
-            for batch in batches(validation):
+            val_sums = no_sums()
+            for _, batches in validation.epoch():
                 if interruption.signal:
                     break
-                val_sums = evaluation(state.variables, val_sums, batch)
+                val_sums = evaluation(val_sums, batches, state.variables)
             results.require_space(workdir, num_bytes)
             if interruption.signal:
                 seconds_before = time.perf_counter() - start
@@ -339,8 +349,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             history.append(row)
             stopping = stopping.update(epoch, row[monitor])
             if stopping.best_epoch == epoch:
-                best = jax.tree.map(jnp.copy, state.variables)
-            sums = jax.device_put(zero_sums(task.model), replicated)
+                best = copy(state.variables)
+            sums = no_sums()
             steps_done, seconds_before = 0, 0.0
 
             results.write_history(workdir, history, heads)
@@ -359,7 +369,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     probabilities = evaluate.probabilities(
         task.model,
         best if restore_best else state.variables,
-        batches(validation),
+        validation.batches(),
         config.input_scaling,
     )
     accuracies = [row["val_accuracy"] for row in history]

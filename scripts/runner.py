@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from flowers_jax import cpu, results
+from flowers_jax import compilation, cpu, results
 from flowers_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,6 +82,7 @@ def _train(run: Run) -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
     logging.getLogger("flowers_jax").setLevel(logging.INFO)
     cpu.reuse_memory()
+    compilation.use_cache()
     try:
         train_and_evaluate(run.load(), run.workdir)
     except UserError:

@@ -244,7 +244,7 @@ def test_a_run_names_all_of_them_at_once_or_leaves_them_out(corpus):
         assert name in str(error.value)
     split, _, num_skipped = pipeline.load(index, index, SIZE, "bilinear", "skip")
     assert num_skipped == len(BAD)
-    assert len(split.images) == len(index) - len(BAD)
+    assert len(split.files) == len(split.rows) == len(index) - len(BAD)
 
 
 def test_a_folder_that_links_to_itself_is_named(corpus):

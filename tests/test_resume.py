@@ -44,10 +44,10 @@ def interrupt_at(monkeypatch, number, step):
     """Sends this process the signal in the given step, counted over the epochs."""
     advance, steps = progress.EpochBar.advance, []
 
-    def counted(bar, sums):
-        advance(bar, sums)
-        steps.append(None)
-        if len(steps) == step:
+    def counted(bar, num_steps, sums):
+        advance(bar, num_steps, sums)
+        steps.append(num_steps)
+        if sum(steps) == step:
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(progress.EpochBar, "advance", counted)

@@ -10,7 +10,7 @@ import logging
 import os
 import time
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import jax
@@ -27,6 +27,8 @@ RESIZES = ("bilinear", "nearest")
 # A batch: image uint8 [b, h, w, 3], label int32 [b], index int32 [b] (place in the split), mask
 # bool [b] (false for the padding of the last batch).
 Batch = dict[str, np.ndarray]
+# (paths, image size, resize) -> pixels, and why some files have none
+Decode = Callable[[Sequence[str], int, str], tuple[np.ndarray | jax.Array, dict[int, str]]]
 
 # An image that claims more pixels is not decoded: a file of kilobytes can ask for gigabytes.
 MAX_PIXELS = 50_000_000
@@ -36,10 +38,17 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Decoded images: their files and pixels, uint8 `[n, size, size, 3]`."""
+    """Decoded images.
+
+    Attributes:
+      files: those that could be decoded, `[n]`.
+      images: pixels, uint8 `[m, size, size, 3]` with m >= n, of NumPy or, spread over devices, JAX.
+      rows: int `[n]`, where in `images` each file is.
+    """
 
     files: ImageFolder
-    images: np.ndarray
+    images: np.ndarray | jax.Array
+    rows: np.ndarray
 
 
 def import_tensorflow() -> types.ModuleType:
@@ -57,7 +66,17 @@ def import_tensorflow() -> types.ModuleType:
     return tf
 
 
-def decode(paths: Sequence[str], image_size: int, resize: str) -> tuple[np.ndarray, dict[int, str]]:
+def in_memory(shape: tuple[int, ...]) -> np.ndarray:
+    """Black images."""
+    return np.zeros(shape, np.uint8)
+
+
+def decode(
+    paths: Sequence[str],
+    image_size: int,
+    resize: str,
+    allocate: Callable[[tuple[int, ...]], np.ndarray] = in_memory,
+) -> tuple[np.ndarray, dict[int, str]]:
     """Decodes JPEG, PNG, BMP and GIF (first frame) files to RGB, on all cores.
 
     The aspect ratio is not kept and nothing is antialiased, as in Keras'
@@ -68,6 +87,7 @@ def decode(paths: Sequence[str], image_size: int, resize: str) -> tuple[np.ndarr
       paths: the files.
       image_size: height and width of the result.
       resize: 'bilinear' or 'nearest'.
+      allocate: makes the result of a shape, uint8 zeros.
 
     Returns:
       uint8 `[n, image_size, image_size, 3]`, and for each file that could not be decoded its
@@ -101,18 +121,19 @@ def decode(paths: Sequence[str], image_size: int, resize: str) -> tuple[np.ndarr
         return tf.cast(tf.round(tf.cast(image, tf.float32)), tf.uint8)
 
     # Reading a pipe or a device would never end.
-    bad = {i: _reason(path) for i, path in enumerate(paths) if not os.path.isfile(path)}
+    bad = {i: reason(path) for i, path in enumerate(paths) if not os.path.isfile(path)}
     names = [os.devnull if i in bad else path for i, path in enumerate(paths)]
-    dataset = tf.data.Dataset.from_tensor_slices([os.fsencode(name) for name in names])
+    encoded = tf.constant([os.fsencode(name) for name in names], tf.string)
+    dataset = tf.data.Dataset.from_tensor_slices(encoded)
     dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     decoded = dataset.prefetch(64).as_numpy_iterator()
-    images = np.zeros((len(paths), image_size, image_size, 3), np.uint8)
+    images = allocate((len(paths), image_size, image_size, 3))
     # An element that fails does not end the iterator: the next call gives the next element.
     for i in range(len(paths)):
         try:
             images[i] = next(decoded)
         except tf.errors.OpError:
-            bad[i] = _reason(paths[i])
+            bad[i] = reason(paths[i])
     return images, bad
 
 
@@ -143,7 +164,7 @@ def _pixels(content: "tf.Tensor") -> "tf.Tensor":
     )
 
 
-def _reason(path: str) -> str:
+def reason(path: str) -> str:
     """Why a file could not be decoded, in words."""
     try:
         if os.path.islink(path) and not os.path.exists(path):
@@ -168,7 +189,12 @@ def _reason(path: str) -> str:
 
 
 def load(
-    train: ImageFolder, validation: ImageFolder, image_size: int, resize: str, on_bad_image: str
+    train: ImageFolder,
+    validation: ImageFolder,
+    image_size: int,
+    resize: str,
+    on_bad_image: str,
+    decode: Decode = decode,
 ) -> tuple[Split, Split, int]:
     """Decodes both splits, once if they are the same object.
 
@@ -178,6 +204,7 @@ def load(
       image_size: height and width.
       resize: 'bilinear' or 'nearest'.
       on_bad_image: 'error', or 'skip' to leave out the files that cannot be decoded.
+      decode: what decodes.
 
     Returns:
       The training split, the validation split and the number of files left out.
@@ -189,11 +216,9 @@ def load(
     splits, reasons = [], {}
     for files in [train] if train is validation else [train, validation]:
         images, bad = decode(files.paths, image_size, resize)
-        reasons |= {files.paths[i]: reason for i, reason in bad.items()}
-        if bad:
-            good = np.setdiff1d(np.arange(len(files)), list(bad))
-            files, images = files.take(good), images[good]
-        splits.append(Split(files, images))
+        reasons |= {files.paths[i]: why for i, why in bad.items()}
+        good = np.setdiff1d(np.arange(len(files)), list(bad))
+        splits.append(Split(files.take(good), images, good))
     num_images = sum(len(split.files) for split in splits) + len(reasons)
     log.info("%d images decoded in %.1f s", num_images, time.perf_counter() - start)
     if reasons:
@@ -214,6 +239,26 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(num_images)
 
 
+def plan(
+    num_images: int, batch_size: int, order: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which sample is where in an epoch.
+
+    Args:
+      num_images: in the split.
+      batch_size: images in a batch.
+      order: the order of the samples, `[n]`; as they are when None.
+
+    Returns:
+      Places in the split, int32 `[steps, batch]`, and the mask, bool `[steps, batch]`: the last
+      batch is filled with samples that repeat others and must not count.
+    """
+    order = np.arange(num_images) if order is None else order
+    steps = -(-len(order) // batch_size)
+    index = np.resize(order, (steps, batch_size)).astype(np.int32)
+    return index, np.arange(index.size).reshape(index.shape) < len(order)
+
+
 def batches(
     split: Split, batch_size: int, order: np.ndarray | None = None, first: int = 0
 ) -> Iterator[Batch]:
@@ -229,21 +274,17 @@ def batches(
       Batches; where `mask` is false the sample repeats another and must not count.
     """
     tf = import_tensorflow()
-    order = np.arange(len(split.files)) if order is None else order
-    steps = -(-len(order) // batch_size)
-    indices = np.resize(order, (steps, batch_size)).astype(np.int32)
-    mask = np.arange(steps * batch_size).reshape(steps, batch_size) < len(order)
+    index, mask = plan(len(split.files), batch_size, order)
 
     def gather(step: np.ndarray) -> np.ndarray:
-        return split.images[indices[step]]
+        return split.images[split.rows[index[step]]]
 
     # A thread of tf.data gathers the next batches while the device computes.
-    dataset = tf.data.Dataset.range(first, steps)
+    dataset = tf.data.Dataset.range(first, len(index))
     dataset = dataset.map(lambda step: tf.numpy_function(gather, [step], tf.uint8, stateful=False))
     for step, image in enumerate(dataset.prefetch(2).as_numpy_iterator(), first):
-        chosen = indices[step]
-        labels = split.files.labels[chosen]
-        yield {"image": image, "label": labels, "index": chosen, "mask": mask[step]}
+        labels = split.files.labels[index[step]]
+        yield {"image": image, "label": labels, "index": index[step], "mask": mask[step]}
 
 
 def prefetch_to_device(
