@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 from flax.core import FrozenDict
+from jax.experimental import multihost_utils
 
 from flowers_jax import cpu
 from flowers_jax.data import augment
@@ -25,6 +26,8 @@ def probabilities(
         return jax.nn.softmax(model.apply(variables, augment.scale(images, input_scaling)))
 
     rows = [(step(variables, batch["image"]), batch["mask"]) for batch in epoch]
+    if jax.process_count() > 1:
+        rows = multihost_utils.process_allgather(rows, tiled=True)
     return np.concatenate([np.asarray(p)[np.asarray(mask)] for p, mask in rows])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from flowers_jax import command, compilation, cpu, results, settings
+from flowers_jax import command, compilation, cpu, processes, results, settings
 from flowers_jax.errors import UserError
 from flowers_jax.train import train_and_evaluate
 
@@ -15,6 +15,14 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; default: runs/<name of the config>.")
 _RESTART = flags.DEFINE_bool("restart", False, "Set an existing run folder aside; begin anew.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Train together with other processes, which start the same command."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of the first process; TPU pods and SLURM know it."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many; as above.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process, from 0; as above.")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -29,10 +37,13 @@ def main(arguments: Sequence[str]) -> None:
     workdir = Path(_WORKDIR.value or _CONFIG.value.workdir or Path("runs") / path.stem)
     cpu.reuse_memory()
     compilation.use_cache()
+    if _DISTRIBUTED.value:
+        processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if _RESTART.value:
         settings.check(_CONFIG.value)  # a run is set aside only for one that can begin
         results.set_aside(workdir)
-    train_and_evaluate(_CONFIG.value, workdir)
+    with processes.errors():
+        train_and_evaluate(_CONFIG.value, workdir)
 
 
 if __name__ == "__main__":

@@ -223,6 +223,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Trains as `config` says and leaves the results in the run folder `workdir`.
 
     A run that was interrupted goes on from its last checkpoint; a finished one is left as it is.
+    Where several processes train together all call it, and the first writes.
 
     Returns:
       What `summary.json` holds.
@@ -232,7 +233,9 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
       Interrupted: a SIGINT or SIGTERM came; the run is saved up to the step that it came in.
     """
     settings.check(config)
-    results.prepare(workdir)
+    writes = jax.process_index() == 0
+    if writes:
+        results.prepare(workdir)
     finished = results.finished_summary(workdir, results.json_config(config))
     if finished is not None:
         log.info("%s is finished; --restart begins anew", workdir)
@@ -271,7 +274,9 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     # Model and state
     task = create_task(config, len(class_names))
     heads = models.head_names(task.model)
-    results.claim(workdir, results.json_config(config), class_names)
+    if writes:
+        results.claim(workdir, results.json_config(config), class_names)
+        results.write_text(workdir / "model.txt", models.table(task.model, config.image_size))
     on_all_devices = partial(jax.jit, out_shardings=replicated)
     create_keys = on_all_devices(run_keys, static_argnums=0)
     create = partial(create_state, task, config.image_size)
@@ -279,7 +284,6 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     if config.init_from:
         state = on_all_devices(lambda x: x)(start_from(config, state, len(class_names)))
     num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    results.write_text(workdir / "model.txt", models.table(task.model, config.image_size))
     log.info("%s: %s parameters", config.model, f"{num_params:,}")
 
     jit = partial(on_all_devices, compiler_options=cpu.compiler_options(), donate_argnums=0)
@@ -318,7 +322,9 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         checkpoints.save(len(history) * (num_steps + 1) + steps_done, trees, run)
 
     # Epochs
-    events = tensorboardX.SummaryWriter(str(workdir), purge_step=len(history) + 1)
+    events = tensorboardX.SummaryWriter(
+        str(workdir), purge_step=len(history) + 1, write_to_disk=writes
+    )
     with Interruption() as interruption, checkpoints, events:
         while len(history) < config.max_epochs and not stopping.should_stop:
             epoch = len(history) + 1
@@ -353,7 +359,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             sums = no_sums()
             steps_done, seconds_before = 0, 0.0
 
-            results.write_history(workdir, history, heads)
+            if writes:
+                results.write_history(workdir, history, heads)
             for name, value in row.items():
                 if name != "epoch":
                     events.add_scalar(name, value, epoch)
@@ -395,8 +402,9 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "versions": results.versions(),
         "seed": config.seed,
     }
-    results.write_evaluation(workdir, summary, history, validation.files, probabilities)
-    results.write_json(workdir / "summary.json", summary)
+    if writes:
+        results.write_evaluation(workdir, summary, history, validation.files, probabilities)
+        results.write_json(workdir / "summary.json", summary)
     log.info(
         "best epoch %d of %d, validation accuracy %.2f %%; results in %s",
         stopping.best_epoch,
