@@ -213,6 +213,7 @@ def test_sixteen_bits_and_one_pixel(tmp_path):
     assert (images[1] == (10, 20, 30)).all()
 
 
+@pytest.mark.slow
 def test_a_bomb_takes_no_memory(tmp_path):
     path = tmp_path / "bomb.png"
     # 400 megapixels of zeros in 1.2 MB: complete, and 1.2 GB once it is decoded.
@@ -270,6 +271,7 @@ MUTATION = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=40,
     deadline=None,

@@ -107,6 +107,7 @@ print(Path("/proc/self/status").read_text())
 """
 
 
+@pytest.mark.slow
 def test_on_disk_a_split_takes_no_memory(image_folder):
     # 60 and 1200 images: 29 and 576 MB.
     anonymous = []
