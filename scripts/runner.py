@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from flowers_jax import compilation, cpu, results
-from flowers_jax.errors import UserError
+from flowers_jax.errors import Interrupted, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 log = logging.getLogger("flowers_jax.scripts")
@@ -49,7 +49,7 @@ class Run:
 
 
 def train_all(runs: Iterable[Run]) -> dict[Path, str]:
-    """Trains every run that is not finished; one that fails does not stop the others.
+    """Trains every run that is not finished; a failure does not stop the others, a signal does.
 
     Returns:
       For each run that failed its folder and why.
@@ -85,7 +85,7 @@ def _train(run: Run) -> None:
     compilation.use_cache()
     try:
         train_and_evaluate(run.load(), run.workdir)
-    except UserError:
+    except (UserError, Interrupted):
         raise
     except Exception as error:
         # Not every exception survives the way to the parent process.

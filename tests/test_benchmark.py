@@ -1,0 +1,44 @@
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path("scripts/benchmark.py").absolute()
+
+
+def run(tmp_path, *flags):
+    return subprocess.run(
+        [sys.executable, SCRIPT, *flags],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": ""},
+    )
+
+
+@pytest.mark.slow
+def test_the_table_holds_the_medians_of_all_contenders(tmp_path):
+    done = run(tmp_path, "--models=pilot_cnn", "--steps=3", "--out=times.json")
+    assert done.returncode == 0, done.stderr
+    measured = json.loads((tmp_path / "times.json").read_text())["models"]["pilot_cnn"]
+    assert set(measured) == {"ours", "plain", "keras"}
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| pilot_cnn")]
+    ours = measured["ours"]["median_ms"]
+    for row, (name, found) in zip(rows, measured.items(), strict=True):
+        median = 1e3 * statistics.median(found["seconds"])
+        assert found["median_ms"] == pytest.approx(median)
+        # Two convolutions and two dense layers, forward and twice backward, of 32 images: at
+        # least 20 GFLOP.
+        assert found["gflops"] * median / 1e3 > 20
+        assert f"| {name} | {median:.0f} | {ours / median:.2f} |" in row
+
+
+def test_an_unknown_model_is_named(tmp_path):
+    done = run(tmp_path, "--models=resnet")
+    assert done.returncode == 2
+    assert "--models=resnet: choose from pilot_cnn" in done.stderr
