@@ -52,7 +52,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with _plainly():
+        with _plainly(self._manager.directory):
             self._manager.wait_until_finished()
         self._manager.close()
 
@@ -68,7 +68,7 @@ class Checkpoints:
         """
         if number == self._manager.latest_step():
             return
-        with _plainly():
+        with _plainly(self._manager.directory):
             self._manager.save(
                 number,
                 args=ocp.args.Composite(
@@ -123,14 +123,15 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def _plainly() -> Iterator[None]:
+def _plainly(folder: Path) -> Iterator[None]:
     """Turns what the file system says into a sentence."""
     try:
-        yield
+        with results.full_disk_named(folder):
+            yield
     except (OSError, ValueError) as error:
         raise UserError(
-            f"a checkpoint cannot be written ({str(error).splitlines()[0][:200]}); the one "
-            "before is intact. Free space and start the same command again."
+            f"a checkpoint in {folder} cannot be written ({str(error).splitlines()[0][:200]}); "
+            "the one before is intact."
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import functools
 import importlib.metadata
 import io
@@ -10,7 +11,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -58,14 +59,15 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     temporary = path.with_name(path.name + ".part")
     try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        with full_disk_named(path.parent):
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(
-            f"{path} cannot be written ({error.strerror}); free space or choose another folder, "
-            "and start the same command again."
+            f"{path} cannot be written ({error.strerror}); choose another folder."
         ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401
@@ -183,10 +185,27 @@ def require_space(workdir: Path, num_bytes: int) -> None:
     free = shutil.disk_usage(workdir).free
     needed = num_bytes + 2**20  # and the small files
     if free < needed:
-        raise UserError(
-            f"the disk of {workdir} is full: {free / 1e6:.0f} MB are free, {needed / 1e6:.0f} MB "
-            "are needed. The last checkpoint is intact; free space and start the command again."
-        )
+        raise _disk_full(workdir, f", {needed / 1e6:.0f} MB are needed")
+
+
+@contextlib.contextmanager
+def full_disk_named(folder: Path) -> Iterator[None]:
+    """Turns what the file system says of a full disk into the sentence of `require_space`."""
+    try:
+        yield
+    # tensorstore, which writes the arrays of checkpoints, raises ValueError.
+    except (OSError, ValueError) as error:
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise _disk_full(folder) from error
+
+
+def _disk_full(folder: Path, needed: str = "") -> UserError:
+    free = shutil.disk_usage(folder).free
+    return UserError(
+        f"the disk of {folder} is full: {free / 1e6:.0f} MB are free{needed}. "
+        "The last checkpoint is intact; free space and start the same command again."
+    )
 
 
 def read_config(workdir: Path) -> dict[str, Any]:

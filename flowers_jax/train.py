@@ -325,7 +325,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     events = tensorboardX.SummaryWriter(
         str(workdir), purge_step=len(history) + 1, write_to_disk=writes
     )
-    with Interruption() as interruption, checkpoints, events:
+    full_disk = results.full_disk_named(workdir)
+    with full_disk, Interruption() as interruption, checkpoints, events:
         while len(history) < config.max_epochs and not stopping.should_stop:
             epoch = len(history) + 1
             start = time.perf_counter() - seconds_before
