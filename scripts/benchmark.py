@@ -1,16 +1,23 @@
-"""Time of a training step: this package beside plain Flax and Keras, each in a process of its own.
+"""Speed of training: this package beside plain Flax, Keras and PyTorch, each in its own process.
 
-python scripts/benchmark.py --models=base_cnn,alexnet --peers=plain,keras
+python scripts/benchmark.py --models=base_cnn,alexnet --peers=plain,keras,torch
 
 One process works at a time; they take turns, so that what else the machine does meets all alike.
-'plain' is the same step with Flax' own pooling and without the settings of `flowers_jax.cpu`,
-'keras' the study's model on Keras (TensorFlow), with Adam. Batch 32, float32, drawn pixels. On GPUs
-'bfloat16', this package in that precision, may be among the peers. A table of medians goes to the
+'plain' is the same step with Flax' own pooling and without the settings of `flowers_jax.cpu`;
+'keras' is the study's model in Keras (TensorFlow) and 'torch' in PyTorch, channels last and, on
+GPUs, compiled. Adam, batch 32, float32, the images that a run would find. On GPUs 'bfloat16', this
+package in that precision, and 'torch_bfloat16' may be among the peers. Epochs are of training,
+without the validation, from images that are decoded already. A table of medians goes to the
 terminal, everything to --out as JSON.
 """
 
+import contextlib
+import dataclasses
+import functools
+import importlib.util
 import multiprocessing
 import multiprocessing.connection
+import os
 import platform
 import resource
 import statistics
@@ -24,18 +31,35 @@ import runner
 from absl import flags
 
 from flowers_jax import command, results
+from flowers_jax.data import feed, folder, pipeline, sources
 from flowers_jax.errors import UserError
 
 SIZES = {"googlenet": 224}  # others 150, as in the study
-PEERS = ("plain", "keras", "bfloat16")
+PEERS = ("plain", "keras", "torch", "bfloat16", "torch_bfloat16")
 BATCH = 32
+STEPS_PER_TURN = 3
 
 _MODELS = flags.DEFINE_list("models", ["base_cnn", "alexnet"], "Models to time.")
-_PEERS = flags.DEFINE_list("peers", ["plain", "keras"], f"Of {', '.join(PEERS)}.")
+_PEERS = flags.DEFINE_list("peers", ["plain", "keras", "torch"], f"Of {', '.join(PEERS)}.")
 _STEPS = flags.DEFINE_integer("steps", 15, "Timed steps of each, after warming up.", lower_bound=1)
+_EPOCHS = flags.DEFINE_integer("epochs", 1, "Timed epochs of each; may be 0.", lower_bound=0)
+_DATA_DIR = flags.DEFINE_string("data.dir", None, "The image folder; as a run finds it if unset.")
 _OUT = flags.DEFINE_string("out", "runs/benchmark.json", "File for the measurements.")
 
-Step = Callable[[], None]
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """What is timed; both return when the device is done.
+
+    Attributes:
+      step: a training step on one and the same batch.
+      epoch: so many first steps of a training epoch.
+      flops: of a step, where they are known.
+    """
+
+    step: Callable[[], None]
+    epoch: Callable[[int], None]
+    flops: float | None = None
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -51,68 +75,87 @@ def main(arguments: Sequence[str]) -> None:
         for value in values:
             if value not in known:
                 raise UserError(f"--{flag}={value}: choose from {', '.join(known)}.")
-    results.prepare(Path(_OUT.value).parent)
+    peers = _PEERS.value
+    if importlib.util.find_spec("torch") is None and any("torch" in name for name in peers):
+        print("PyTorch is not installed and is left out.", file=sys.stderr)
+        peers = [name for name in peers if "torch" not in name]
+    out = Path(_OUT.value)
+    results.prepare(out.parent)
+    config = runner.Run("common", {"data.dir": _DATA_DIR.value}, Path()).load()
+    source = sources.resolve(config.data, out.parent)
+    ceiling = _alone(measure_ceiling)
     measured = {
-        model: measure(model, ["ours", *_PEERS.value], _STEPS.value) for model in _MODELS.value
+        model: measure(model, ["ours", *peers], source.root, _STEPS.value, _EPOCHS.value)
+        for model in _MODELS.value
     }
     rows = []
     for model, contenders in measured.items():
         ours = contenders["ours"]["median_ms"]
         for name, found in contenders.items():
+            speed = found.get("images_per_second")
             rows.append(
                 [
                     model,
                     name,
                     f"{found['median_ms']:.0f}",
                     f"{ours / found['median_ms']:.2f}",
+                    f"{speed:.0f}" if speed else "",
+                    f"{found['epoch_overhead']:.2f}" if speed else "",
                     f"{found['first_step_s']:.1f}",
                     f"{found['peak_memory_mb']:.0f}",
-                    f"{found['gflops']:.0f}" if "gflops" in found else "",
+                    f"{found['gflops']:.0f}",
+                    f"{100 * found['gflops'] / ceiling:.0f} %",
                 ]
             )
-    header = [
-        "model",
-        "by",
-        "ms per step",
-        "ours / it",
-        "s to the first step",
-        "peak MB",
-        "GFLOP/s",
-    ]
+    header = ["model", "by", "ms per step", "ours / it", "images/s of an epoch", "epoch / steps"]
+    header += ["s to the first step", "peak MB", "GFLOP/s", "of a matrix product's"]
     print(runner.markdown(header, rows), end="")
     record = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
         "versions": results.versions(),
+        "data_source": source.name,
         "batch": BATCH,
+        "matrix_product_gflops": ceiling,
         "models": measured,
     }
-    results.write_json(Path(_OUT.value), record)
+    results.write_json(out, record)
 
 
-def measure(model: str, contenders: Sequence[str], num_steps: int) -> dict[str, dict[str, float]]:
-    """Times of the contenders, which take turns of three steps."""
+def measure(
+    model: str, contenders: Sequence[str], root: str, num_steps: int, num_epochs: int
+) -> dict[str, dict[str, float]]:
+    """Times of the contenders, which take turns of a few steps, then of an epoch."""
     spawn = multiprocessing.get_context("spawn")
     pipes, found = {}, {}
     for name in contenders:
         ours, theirs = spawn.Pipe()
-        spawn.Process(target=work, args=(theirs, name, model), daemon=True).start()
+        spawn.Process(target=work, args=(theirs, name, model, root), daemon=True).start()
         theirs.close()
         found[name] = _receive(ours, name)
         pipes[name] = ours
-    times = {name: [] for name in contenders}
-    while len(times[contenders[-1]]) < num_steps:
+    times = {what: {name: [] for name in contenders} for what in ("step", "epoch")}
+    turns = ["step"] * -(-num_steps // STEPS_PER_TURN) + ["epoch"] * num_epochs
+    for what in turns:
         for name, pipe in pipes.items():
-            pipe.send("steps")
-            times[name] += _receive(pipe, name)
+            pipe.send(what)
+            times[what][name] += _receive(pipe, name)
     for name, pipe in pipes.items():
         pipe.send("end")
         found[name] |= _receive(pipe, name)
-        found[name]["median_ms"] = 1e3 * statistics.median(times[name])
-        found[name]["seconds"] = times[name]
     flops = found["ours"].pop("flops")
-    for name in contenders:
-        found[name]["gflops"] = flops / found[name]["median_ms"] / 1e6
+    for name, row in found.items():
+        step = statistics.median(times["step"][name])
+        row["median_ms"] = 1e3 * step
+        row["gflops"] = flops / step / 1e9
+        row["seconds"] = times["step"][name]
+        if num_epochs:
+            epoch = statistics.median(times["epoch"][name])
+            num_images = row["num_images"]
+            row["images_per_second"] = num_images / epoch
+            row["epoch_overhead"] = epoch / (-(-num_images // BATCH) * step)
+            row["epoch_seconds"] = times["epoch"][name]
     return found
 
 
@@ -123,90 +166,202 @@ def _receive(pipe: multiprocessing.connection.Connection, name: str) -> dict | l
         raise UserError(f"the process of {name} has ended; its message is above.") from error
 
 
-def work(pipe: multiprocessing.connection.Connection, name: str, model: str) -> None:
-    """A contender's process: steps when told, and at the end its memory."""
-    start = time.perf_counter()
+def work(pipe: multiprocessing.connection.Connection, name: str, model: str, root: str) -> None:
+    """A contender's process: steps and epochs when told, and at the end its memory."""
     size = SIZES.get(model, 150)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (BATCH, size, size, 3), dtype=np.uint8)
-    labels = (np.arange(BATCH) % 5).astype(np.int32)
-    make = keras_step if name == "keras" else flax_step
-    step, flops = make(name, model, images, labels)
-    step()
-    pipe.send({"first_step_s": time.perf_counter() - start, **flops})
-    for _ in range(2):
-        step()
-    while pipe.recv() == "steps":
+    config = runner.Run("common", {}, Path()).load()
+    files, _ = folder.split(folder.scan(root), config.data)
+    images, bad = pipeline.decode(files.paths, size, config.data.resize)
+    if bad:
+        raise UserError(f"{len(bad)} images of {root} cannot be read.")
+    split = pipeline.Split(files, images, np.arange(len(files)))
+    start = time.perf_counter()
+    if name == "keras":
+        contender = keras_contender(model, split)
+    elif name.startswith("torch"):
+        contender = torch_contender(name, model, split)
+    else:
+        contender = flax_contender(name, model, split)
+    contender.step()
+    first = {"first_step_s": time.perf_counter() - start, "num_images": len(files)}
+    pipe.send(first | ({"flops": contender.flops} if contender.flops else {}))
+    contender.step()
+    contender.epoch(2)
+    whole_epoch = functools.partial(contender.epoch, -(-len(files) // BATCH))
+    turns = {"step": [contender.step] * STEPS_PER_TURN, "epoch": [whole_epoch]}
+    while (what := pipe.recv()) != "end":
         times = []
-        for _ in range(3):
+        for run in turns[what]:
             start = time.perf_counter()
-            step()
+            run()
             times.append(time.perf_counter() - start)
         pipe.send(times)
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     pipe.send({"peak_memory_mb": kilobytes / (1e6 if sys.platform == "darwin" else 1e3)})
 
 
-def flax_step(
-    name: str, model: str, images: np.ndarray, labels: np.ndarray
-) -> tuple[Step, dict[str, float]]:
-    """This package's training step; as 'plain' without what makes it fast on CPU."""
-    import functools
+def measure_ceiling() -> float:
+    """GFLOP/s of a product of two 4096 x 4096 matrices in float32, the best of five."""
+    import jax
+    import jax.numpy as jnp
 
+    size = 4096
+    a = jnp.ones((size, size))
+    multiply = jax.jit(jnp.matmul)
+    multiply(a, a).block_until_ready()
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        multiply(a, a).block_until_ready()
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / min(times) / 1e9
+
+
+def _alone(function: Callable[[], float]) -> float:
+    """What `function` returns in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function)
+
+
+def flax_contender(name: str, model: str, split: pipeline.Split) -> Contender:
+    """This package's step and feed; as 'plain' without what makes them fast on CPU."""
     import jax
     from flax import linen as nn
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
     from flowers_jax import cpu, train
     from flowers_jax.models import pooling
 
+    options = {}
     if name == "plain":
         pooling.max_pool = nn.max_pool
-        options = {}
     else:
         cpu.reuse_memory()
         options = cpu.compiler_options()
     changes = {"model": model, "dtype": "bfloat16" if name == "bfloat16" else "float32"}
     changes["aux_weight"] = 1.0 if model == "googlenet" else None
     config = runner.Run("common", changes, Path()).load()
-    task = train.create_task(config, 5)
-    create = jax.jit(functools.partial(train.create_state, task, images.shape[1]))
-    keys = {name: jax.random.key(0) for name in ("dropout", "augment")}
-    state, sums = create(jax.random.key(0)), train.zero_sums(task.model)
-    batch = {"image": images, "label": labels, "index": labels, "mask": labels >= 0}
-    batch = jax.device_put(batch)
-    jitted = jax.jit(
-        functools.partial(train.train_step, task), donate_argnums=(0, 1), compiler_options=options
+    size = split.images.shape[1]
+
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    replicated = NamedSharding(mesh, PartitionSpec())
+    kind = feed.HostFeed
+    if feed.choose_cache(len(split.files), size) == "device":
+        kind = feed.DeviceFeed
+        padding = np.zeros((-len(split.images) % mesh.size, *split.images.shape[1:]), np.uint8)
+        spread = NamedSharding(mesh, PartitionSpec("data"))
+        images = jax.device_put(np.concatenate([split.images, padding]), spread)
+        split = dataclasses.replace(split, images=images)
+    batches = kind(split, BATCH, mesh)
+    batch = jax.device_put(next(batches.batches()), NamedSharding(mesh, PartitionSpec("data")))
+
+    task = train.create_task(config, len(split.files.class_names))
+    create = functools.partial(train.create_state, task, size)
+    jit = functools.partial(jax.jit, out_shardings=replicated)
+    state = jit(create)(jax.random.key(0))
+    sums = jit(functools.partial(train.zero_sums, task.model))()
+    keys = jax.device_put({"dropout": jax.random.key(0), "augment": jax.random.key(0)}, replicated)
+    carry = (state, sums)
+
+    jit = functools.partial(jit, donate_argnums=0, compiler_options=options)
+    take_step = jit(lambda carry, batch, keys: train.train_step(task, *carry, batch, keys))
+    take_steps = jit(
+        batches.loop(lambda carry, batch, keys: train.train_step(task, *carry, batch, keys))
     )
-    cost = jitted.lower(state, sums, batch, keys).cost_analysis()
 
     def step() -> None:
-        nonlocal state, sums
-        state, sums = jax.block_until_ready(jitted(state, sums, batch, keys))
+        nonlocal carry
+        carry = jax.block_until_ready(take_step(carry, batch, keys))
 
-    return step, {"flops": cost["flops"]} if name == "ours" else {}
+    def epoch(num_steps: int) -> None:
+        nonlocal carry
+        done = 0
+        for num, some in batches.epoch(pipeline.epoch_order(len(split.files), 0, 1)):
+            carry = take_steps(carry, some, keys)
+            done += num
+            if done >= num_steps:
+                break
+        jax.block_until_ready(carry)
+
+    cost = take_step.lower(carry, batch, keys).cost_analysis()
+    return Contender(step, epoch, cost["flops"])
 
 
-def keras_step(
-    name: str, model: str, images: np.ndarray, labels: np.ndarray
-) -> tuple[Step, dict[str, float]]:
-    """Keras' own `train_on_batch`, compiled, of the study's model."""
-    del name
-    import os
-
+def keras_contender(model: str, split: pipeline.Split) -> Contender:
+    """Keras' own compiled step of the study's model, and `fit` on a dataset in memory."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras
     import tensorflow as tf
 
     from flowers_jax.keras_models import create_keras_model
 
-    network = create_keras_model(model, images.shape[1])
+    network = create_keras_model(
+        model, split.images.shape[1], num_classes=len(split.files.class_names)
+    )
+    num_heads = len(network.outputs)
     loss = keras.losses.SparseCategoricalCrossentropy()
-    network.compile("adam", [loss] * len(network.outputs))
-    inputs = tf.constant(images / np.float32(127.5) - np.float32(1))
-    targets = [tf.constant(labels)] * len(network.outputs)
-    if len(targets) == 1:
-        targets = targets[0]
-    return lambda: network.train_on_batch(inputs, targets), {}
+    network.compile("adam", [loss] * num_heads)
+
+    def scale(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, Sequence[tf.Tensor]]:
+        targets = labels if num_heads == 1 else (labels,) * num_heads
+        return tf.cast(images, tf.float32) / 127.5 - 1, targets
+
+    dataset = tf.data.Dataset.from_tensor_slices((split.images, split.files.labels))
+    dataset = dataset.shuffle(len(split.files)).batch(BATCH).map(scale).prefetch(2)
+    inputs, targets = scale(split.images[:BATCH], tf.constant(split.files.labels[:BATCH]))
+    return Contender(
+        lambda: network.train_on_batch(inputs, targets),
+        lambda num_steps: network.fit(dataset.take(num_steps), verbose=0),
+    )
+
+
+def torch_contender(name: str, model: str, split: pipeline.Split) -> Contender:
+    """PyTorch: channels last, from uint8 images in memory; compiled where there is a GPU."""
+    import torch
+    import torch_models
+
+    torch.manual_seed(0)
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
+    images = torch.from_numpy(split.images).permute(0, 3, 1, 2).to(device)
+    labels = torch.from_numpy(split.files.labels.astype(np.int64)).to(device)
+    network = torch_models.Network(model, len(split.files.class_names)).to(device)
+
+    def scale(index: torch.Tensor) -> torch.Tensor:
+        return images[index].float() / 127.5 - 1
+
+    batch = torch.arange(BATCH, device=device)
+    with torch.no_grad():
+        network(scale(batch))  # gives the parameters their shapes
+    network = network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), eps=1e-7, fused=gpu or None)
+    forward = torch.compile(network) if gpu else network
+
+    def take_step(index: torch.Tensor) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        precision = contextlib.nullcontext()
+        if name == "torch_bfloat16":
+            precision = torch.autocast(device.type, torch.bfloat16)
+        with precision:
+            outputs = forward(scale(index).contiguous(memory_format=torch.channels_last))
+            loss = sum(torch.nn.functional.cross_entropy(x, labels[index]) for x in outputs)
+        loss.backward()
+        optimizer.step()
+
+    def finish() -> None:
+        if gpu:
+            torch.cuda.synchronize()
+
+    def step() -> None:
+        take_step(batch)
+        finish()
+
+    def epoch(num_steps: int) -> None:
+        for index in torch.randperm(len(labels), device=device).split(BATCH)[:num_steps]:
+            take_step(index)
+        finish()
+
+    return Contender(step, epoch)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import statistics
@@ -22,11 +23,18 @@ def run(tmp_path, *flags):
 
 
 @pytest.mark.slow
-def test_the_table_holds_the_medians_of_all_contenders(tmp_path):
-    done = run(tmp_path, "--models=pilot_cnn", "--steps=3", "--out=times.json")
+def test_the_table_holds_the_medians_of_all_contenders(image_folder, tmp_path):
+    done = run(
+        tmp_path,
+        "--models=pilot_cnn",
+        "--steps=3",
+        "--out=times.json",
+        f"--data.dir={image_folder}",
+    )
     assert done.returncode == 0, done.stderr
     measured = json.loads((tmp_path / "times.json").read_text())["models"]["pilot_cnn"]
-    assert set(measured) == {"ours", "plain", "keras"}
+    peers = {"torch"} if importlib.util.find_spec("torch") else set()
+    assert set(measured) == {"ours", "plain", "keras", *peers}
     rows = [line for line in done.stdout.splitlines() if line.startswith("| pilot_cnn")]
     ours = measured["ours"]["median_ms"]
     for row, (name, found) in zip(rows, measured.items(), strict=True):
@@ -36,6 +44,8 @@ def test_the_table_holds_the_medians_of_all_contenders(tmp_path):
         # least 20 GFLOP.
         assert found["gflops"] * median / 1e3 > 20
         assert f"| {name} | {median:.0f} | {ours / median:.2f} |" in row
+        # 48 training images in two steps.
+        assert found["images_per_second"] == pytest.approx(48 / found["epoch_seconds"][0])
 
 
 def test_an_unknown_model_is_named(tmp_path):

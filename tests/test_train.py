@@ -116,7 +116,7 @@ train_and_evaluate(config, Path(sys.argv[2]))
 def test_any_number_of_devices_gives_the_history_of_one(image_folder, tmp_path):
     # 48 training images: in each of five epochs a full batch of 32 and a padded one of 16.
     histories = []
-    for devices in (1, 2, 8):
+    for devices in (1, 2, 4, 8):
         workdir = tmp_path / str(devices)
         subprocess.run(
             [sys.executable, "-c", DEVICES_SCRIPT, str(image_folder), str(workdir)],
