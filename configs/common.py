@@ -10,6 +10,7 @@ def get_config() -> ConfigDict:
     config.study_run = ""
     config.workdir = config_dict.placeholder(str)
     config.seed = 0
+    config.num_replicas = 1  # seeds trained at once: seed, seed + 1, ...
 
     config.model = "base_cnn"
     config.image_size = 150

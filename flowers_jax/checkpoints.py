@@ -142,6 +142,11 @@ def best_weights(workdir: Path) -> tuple[nn.Module, dict[str, Any]]:
       UserError: `workdir` holds no weights.
     """
     config = results.read_config(workdir)
+    if config["num_replicas"] > 1:
+        first = config["seed"]
+        raise UserError(
+            f"{workdir} holds several runs; choose one of them: {workdir}/seed_{first}."
+        )
     num_classes = len(results.read_class_names(workdir))
     model = models.create_model(config["model"], num_classes, jnp.dtype(config["dtype"]))
     image = jnp.zeros((1, config["image_size"], config["image_size"], 3))

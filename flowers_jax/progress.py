@@ -48,7 +48,10 @@ class EpochBar:
         now = time.monotonic()
         if now - self._shown > 0.5:
             self._shown = now
-            count, loss, correct = (float(sums[name]) for name in ("count", "loss", "correct"))
+            # Over all replicas, where there are several.
+            count, loss, correct = (
+                float(sums[name].sum()) for name in ("count", "loss", "correct")
+            )
             count = count or math.nan
             share = 1 - self._done / self._progress.tasks[0].completed  # of this process
             self._progress.update(

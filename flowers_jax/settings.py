@@ -64,6 +64,7 @@ RULES: dict[str, Rule] = {
     "study_run": TEXT,
     "workdir": optional(TEXT),
     "seed": integer(0),
+    "num_replicas": integer(1),
     "model": choice(*models.MODELS),
     "image_size": integer(1),
     "num_classes": optional(integer(2)),
@@ -155,6 +156,8 @@ def _flatten(config: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
 def _combined_faults(config: ConfigDict) -> Iterator[str]:
     if jax.process_count() > 1 and config.data.cache not in ("auto", "device"):
         yield f"data.cache={config.data.cache!r} needs a single process; several need 'device'"
+    if jax.process_count() > 1 and config.num_replicas > 1:
+        yield f"num_replicas={config.num_replicas} needs a single process"
     heads = models.head_names(models.create_model(config.model))
     if config.data.leaked and config.data.split != "holdout":
         yield f"data.leaked={config.data.leaked} needs data.split='holdout'"

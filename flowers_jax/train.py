@@ -3,10 +3,11 @@
 `train_and_evaluate` is the whole of a run; `train_step` and `eval_step` are pure functions.
 """
 
+import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tensorboardX
 from flax import linen as nn
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from flowers_jax import (
@@ -32,17 +32,19 @@ from flowers_jax import (
     settings,
     transfer,
 )
-from flowers_jax.checkpoints import Checkpoints
+from flowers_jax.checkpoints import Checkpoints, Trees
 from flowers_jax.data import augment, feed, folder, pipeline, sources
-from flowers_jax.early_stopping import EarlyStopping
 from flowers_jax.errors import Interrupted, UserError
 from flowers_jax.interruption import Interruption
+from flowers_jax.record import Record
+from flowers_jax.replicas import Replicas
 
 log = logging.getLogger(__name__)
 
 Variables = dict[str, Any]
 Sums = dict[str, jax.Array]
 Keys = dict[str, jax.Array]
+Carry = tuple[Any, Sums]  # train state and sums
 Batch = dict[str, jax.Array]  # a `pipeline.Batch` on the devices
 # Among the sums of an epoch: the steps whose loss or gradient was not finite, and of the first of
 # them its number (from 1, over the run) and the norm of its gradient.
@@ -219,35 +221,97 @@ def means(sums: Sums, prefix: str = "") -> dict[str, float]:
     return {prefix + k.replace("correct", "accuracy"): sums[k] / count for k in names}
 
 
-def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Trains as `config` says and leaves the results in the run folder `workdir`.
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What the runs of a config share, whatever their seed.
 
-    A run that was interrupted goes on from its last checkpoint; a finished one is left as it is.
-    Where several processes train together all call it, and the first writes.
+    Attributes:
+      config: of the runs.
+      mesh: all devices, on the axis `data`.
+      source: of the images.
+      train: feeds the training split.
+      validation: feeds the validation split.
+      task: the static part of the steps.
+      num_skipped: images that were left out.
+    """
 
-    Returns:
-      What `summary.json` holds.
+    config: ConfigDict
+    mesh: Mesh
+    source: sources.DataSource
+    train: feed.HostFeed | feed.DeviceFeed
+    validation: feed.HostFeed | feed.DeviceFeed
+    task: Task
+    num_skipped: int
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of both splits."""
+        return self.train.files.class_names
+
+    @property
+    def num_images(self) -> int:
+        """In both splits."""
+        return len(self.train.files) + len(self.validation.files)
+
+    @property
+    def num_steps(self) -> int:
+        """Training steps of an epoch."""
+        return -(-len(self.train.files) // self.config.batch_size)
+
+    def jit(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:  # noqa: ANN401
+        """`jax.jit`, with results that every device holds."""
+        replicated = NamedSharding(self.mesh, PartitionSpec())
+        return jax.jit(function, out_shardings=replicated, **options)
+
+    def jit_loop(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`jit` for a loop of steps, which takes over the memory of its first argument."""
+        return self.jit(function, compiler_options=cpu.compiler_options(), donate_argnums=0)
+
+    def create_state(self, seed: int) -> TrainState:
+        """The state before the first step of the run with this seed."""
+        create = partial(create_state, self.task, self.config.image_size)
+        key = self.jit(run_keys, static_argnums=0)(seed, 0)["init"]
+        state = self.jit(create)(key)
+        if self.config.init_from:
+            started = start_from(self.config, state, len(self.class_names))
+            state = self.jit(lambda x: x)(started)
+        return state
+
+    def claim(self, workdir: Path, config: ConfigDict) -> None:
+        """Makes `workdir` the folder of a run with this config; see `results.claim`."""
+        results.claim(workdir, results.json_config(config), self.class_names)
+        table = models.table(self.task.model, config.image_size)
+        results.write_text(workdir / "model.txt", table)
+
+    def facts(self, num_params: int, num_replicas: int) -> dict[str, Any]:
+        """What `Record.finish` takes."""
+        return {
+            "data_source": self.source.name,
+            "num_train": len(self.train.files),
+            "num_validation": len(self.validation.files),
+            "num_skipped": self.num_skipped,
+            "class_names": list(self.class_names),
+            "num_params": num_params,
+            "num_replicas": num_replicas,
+            "device": _device(),
+        }
+
+    def probabilities(self, variables: Variables) -> np.ndarray:
+        """Of the validation split, `[n, num_classes]`."""
+        batches, scaling = self.validation.batches(), self.task.input_scaling
+        return evaluate.probabilities(self.task.model, variables, batches, scaling)
+
+
+def set_up(config: ConfigDict, workdir: Path) -> Experiment:
+    """Devices, data and model of a run in the folder `workdir`.
 
     Raises:
-      UserError: the settings, the data or the run folder cannot be used.
-      Interrupted: a SIGINT or SIGTERM came; the run is saved up to the step that it came in.
+      UserError: the data cannot be used.
     """
-    settings.check(config)
-    writes = jax.process_index() == 0
-    if writes:
-        results.prepare(workdir)
-    finished = results.finished_summary(workdir, results.json_config(config))
-    if finished is not None:
-        log.info("%s is finished; --restart begins anew", workdir)
-        return finished
-
     # Devices: JAX first, so that TensorFlow cannot take what it needs.
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-    replicated = NamedSharding(mesh, PartitionSpec())
-    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    log.info("jax %s on %s (%s)", jax.__version__, device, jax.default_backend())
+    log.info("jax %s on %s (%s)", jax.__version__, _device(), jax.default_backend())
 
-    # Data
     source = sources.resolve(config.data, workdir)
     files = folder.split(folder.scan(source.root), config.data)
     train, validation, num_skipped = feed.load(
@@ -268,78 +332,131 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         len(validation.files),
         len(class_names),
     )
-    num_images = len(train.files) + len(validation.files)
-    num_steps = -(-len(train.files) // config.batch_size)
-
-    # Model and state
     task = create_task(config, len(class_names))
-    heads = models.head_names(task.model)
+    return Experiment(config, mesh, source, train, validation, task, num_skipped)
+
+
+def _device() -> str:
+    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+
+
+def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Trains as `config` says and leaves the results in the run folder `workdir`.
+
+    A run that was interrupted goes on from its last checkpoint; a finished one is left as it is.
+    Where several processes train together all call it, and the first writes. With
+    `config.num_replicas` > 1 the seeds from `config.seed` on are trained at once: each stops when
+    it would alone and leaves in `workdir/seed_<s>` what it would leave alone.
+
+    Returns:
+      What `summary.json` holds, of the first seed where there are several.
+
+    Raises:
+      UserError: the settings, the data or the run folder cannot be used.
+      Interrupted: a SIGINT or SIGTERM came; the run is saved up to the step that it came in.
+    """
+    settings.check(config)
+    writes = jax.process_index() == 0
+    replicas = Replicas(config.num_replicas)
+    runs = _single_runs(config, workdir)
     if writes:
-        results.claim(workdir, results.json_config(config), class_names)
-        results.write_text(workdir / "model.txt", models.table(task.model, config.image_size))
-    on_all_devices = partial(jax.jit, out_shardings=replicated)
-    create_keys = on_all_devices(run_keys, static_argnums=0)
-    create = partial(create_state, task, config.image_size)
-    state = on_all_devices(create)(create_keys(config.seed, 0)["init"])
-    if config.init_from:
-        state = on_all_devices(lambda x: x)(start_from(config, state, len(class_names)))
-    num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        for folder in {workdir: None, **runs}:
+            results.prepare(folder)
+    results.finished_summary(workdir, results.json_config(config))  # refuses other settings
+    finished = [results.finished_summary(f, results.json_config(c)) for f, c in runs.items()]
+    if all(finished):
+        log.info("%s is finished; --restart begins anew", workdir)
+        return finished[0]
+
+    experiment = set_up(config, workdir)
+    task, train, validation = experiment.task, experiment.train, experiment.validation
+    jit = experiment.jit
+    state = jit(replicas.stack)([experiment.create_state(c.seed) for c in runs.values()])
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params)) // len(runs)
     log.info("%s: %s parameters", config.model, f"{num_params:,}")
 
-    jit = partial(on_all_devices, compiler_options=cpu.compiler_options(), donate_argnums=0)
-    step = jit(train.loop(lambda carry, batch, keys: train_step(task, *carry, batch, keys)))
-    evaluation = jit(
-        validation.loop(lambda sums, batch, variables: eval_step(task, variables, sums, batch))
+    one_step = replicas.map(partial(train_step, task))
+
+    def all_step(carry: Carry, batch: Batch, keys: Keys, active: jax.Array) -> Carry:
+        stepped = one_step(*carry, batch, keys)
+        # A single run ends when it is done; of several, those that are done rest.
+        return stepped if len(runs) == 1 else replicas.where(active, stepped, carry)
+
+    one_evaluation = replicas.map(partial(eval_step, task), in_axes=(0, 0, None))
+    step = experiment.jit_loop(train.loop(all_step))
+    evaluation = experiment.jit_loop(
+        validation.loop(lambda sums, batch, variables: one_evaluation(variables, sums, batch))
     )
-    copy = on_all_devices(partial(jax.tree.map, jnp.copy))
-    no_sums = on_all_devices(partial(zero_sums, task.model))
+    create_keys = jit(run_keys, static_argnums=0)
+    copy = jit(partial(jax.tree.map, jnp.copy))
+    stack, take, keep_where = jit(replicas.stack), jit(replicas.take), jit(replicas.where)
+    no_sums = jit(lambda: replicas.stack([zero_sums(task.model)] * len(runs)))
     schedule = optimizers.learning_rate_schedule(config.optimizer)
 
     # Resume
-    stopping, monitor = early_stopping(config)
-    history: results.History = []
+    heads = models.head_names(task.model)
+    records = [
+        Record(c, folder, heads, writes, f"seed {c.seed} " * (len(runs) > 1))
+        for folder, c in runs.items()
+    ]
     best, sums = copy(state.variables), no_sums()
     steps_done, seconds_before = 0, 0.0  # of the epoch that is under way
     checkpoints = Checkpoints(workdir, config.checkpoint.every_minutes)
     restored = checkpoints.restore({"state": state, "best": best, "sums": sums})
     if restored is not None:
-        trees, run = restored
+        trees, progress_made = restored
         state, best, sums = trees["state"], trees["best"], trees["sums"]
-        history, stopping = run["history"], EarlyStopping(**run["stopping"])
-        steps_done, seconds_before = run["steps_done"], run["seconds"]
+        for record, saved in zip(records, progress_made["records"], strict=True):
+            record.restore(saved)
+        steps_done, seconds_before = progress_made["steps_done"], progress_made["seconds"]
         log.info(
-            "goes on after epoch %d%s", len(history), f", step {steps_done}" * bool(steps_done)
+            "goes on after epoch %d%s",
+            _epochs_done(records),
+            f", step {steps_done}" * bool(steps_done),
         )
+    elif len(runs) > 1 and any((folder / "history.csv").exists() for folder in runs):
+        raise UserError(
+            f"{workdir} holds seeds that were trained alone; choose another --workdir for "
+            f"num_replicas={len(runs)}."
+        )
+    if writes:
+        for folder, c in {workdir: config, **runs}.items():
+            experiment.claim(folder, c)
 
     # What one checkpoint takes: `best` is a part of the state, and there once more.
     num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves((state, best)))
 
-    def save() -> None:
-        run = {"history": history, "stopping": dataclasses.asdict(stopping)}
-        run |= {"steps_done": steps_done, "seconds": seconds_before}
+    def save(checkpoints: Checkpoints, records: Sequence[Record], trees: Trees) -> None:
+        progress_made = {"records": [record.to_json() for record in records]}
+        progress_made |= {"steps_done": steps_done, "seconds": seconds_before}
+        number = _epochs_done(records) * (experiment.num_steps + 1) + steps_done
         # The next step donates the state's and the sums' buffers.
-        trees = copy({"state": state, "sums": sums}) | {"best": best}
-        checkpoints.save(len(history) * (num_steps + 1) + steps_done, trees, run)
+        checkpoints.save(number, copy(trees), progress_made)
 
     # Epochs
-    events = tensorboardX.SummaryWriter(
-        str(workdir), purge_step=len(history) + 1, write_to_disk=writes
-    )
     full_disk = results.full_disk_named(workdir)
-    with full_disk, Interruption() as interruption, checkpoints, events:
-        while len(history) < config.max_epochs and not stopping.should_stop:
-            epoch = len(history) + 1
+    with full_disk, Interruption() as interruption, checkpoints, contextlib.ExitStack() as opened:
+        for record in records:
+            opened.enter_context(record)
+        while not all(record.is_done for record in records):
+            epoch = _epochs_done(records) + 1
             start = time.perf_counter() - seconds_before
-            keys = create_keys(config.seed, epoch)
-            order = pipeline.epoch_order(len(train.files), config.seed, epoch)
-            with progress.EpochBar(epoch, config.max_epochs, num_steps, steps_done) as bar:
+            active = np.array([not record.is_done for record in records])
+            keys = stack([create_keys(c.seed, epoch) for c in runs.values()])
+            num_train = len(train.files)
+            orders = [pipeline.epoch_order(num_train, c.seed, epoch) for c in runs.values()]
+            order = np.asarray(replicas.stack(orders))
+            bar = progress.EpochBar(epoch, config.max_epochs, experiment.num_steps, steps_done)
+            with bar:
                 for num, batches in train.epoch(order, steps_done):
-                    state, sums = step((state, sums), batches, keys)
+                    state, sums = step((state, sums), batches, keys, active)
                     steps_done += num
                     bar.advance(num, sums)
                     if interruption.signal:
                         break
-            report_non_finite(config, sums, epoch)
+            train_sums = jax.device_get(sums)
+            for i, record in enumerate(records):
+                report_non_finite(record.config, replicas.take(train_sums, i), epoch)
             val_sums = no_sums()
             for _, batches in validation.epoch():
                 if interruption.signal:
@@ -348,72 +465,52 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> dict[str, Any]:
             results.require_space(workdir, num_bytes)
             if interruption.signal:
                 seconds_before = time.perf_counter() - start
-                save()
+                save(checkpoints, records, {"state": state, "best": best, "sums": sums})
                 raise Interrupted(interruption.signal, f"epoch {epoch}, step {steps_done}")
-            row = {"epoch": epoch, **means(sums), **means(val_sums, "val_")}
-            row["learning_rate"] = float(schedule(int(state.step) - 1))
-            row["seconds"] = time.perf_counter() - start
-            history.append(row)
-            stopping = stopping.update(epoch, row[monitor])
-            if stopping.best_epoch == epoch:
-                best = copy(state.variables)
+            val_sums = jax.device_get(val_sums)
+            learning_rate = float(schedule(int(np.max(jax.device_get(state.step))) - 1))
+            seconds = time.perf_counter() - start
+            is_best = np.zeros(len(runs), bool)
+            for i in np.flatnonzero(active):
+                row = {"epoch": epoch, **means(replicas.take(train_sums, i))}
+                row |= means(replicas.take(val_sums, i), "val_")
+                row |= {"learning_rate": learning_rate, "seconds": seconds}
+                is_best[i] = records[i].add(row, experiment.num_images)
+            best = keep_where(is_best, state.variables, best)
             sums = no_sums()
             steps_done, seconds_before = 0, 0.0
-
-            if writes:
-                results.write_history(workdir, history, heads)
-            for name, value in row.items():
-                if name != "epoch":
-                    events.add_scalar(name, value, epoch)
-            events.flush()
-            log.info(progress.epoch_line(row, config.max_epochs, num_images, stopping))
             if checkpoints.due():
-                save()
-        save()
+                save(checkpoints, records, {"state": state, "best": best, "sums": sums})
+        save(checkpoints, records, {"state": state, "best": best, "sums": sums})
 
     # Results
-    restore_best = config.early_stopping is None or config.early_stopping.restore_best_weights
-    reported = stopping.best_epoch if restore_best else len(history)
-    probabilities = evaluate.probabilities(
-        task.model,
-        best if restore_best else state.variables,
-        validation.batches(),
-        config.input_scaling,
-    )
-    accuracies = [row["val_accuracy"] for row in history]
-    seconds = [row["seconds"] for row in history]
-    summary = {
-        "config": results.json_config(config),
-        "data_source": source.name,
-        "num_train": len(train.files),
-        "num_validation": len(validation.files),
-        "num_skipped": num_skipped,
-        "class_names": list(class_names),
-        "epochs_run": len(history),
-        "stopped_early": stopping.should_stop,
-        "best_epoch": stopping.best_epoch,
-        "best_val_accuracy": max(accuracies),
-        "reported_epoch": reported,
-        "reported_val_accuracy": accuracies[reported - 1],
-        "max_train_accuracy": max(row["accuracy"] for row in history),
-        "num_params": num_params,
-        "train_seconds": sum(seconds),
-        "images_per_second": num_images / float(np.median(seconds)),
-        "device": device,
-        "versions": results.versions(),
-        "seed": config.seed,
-    }
-    if writes:
-        results.write_evaluation(workdir, summary, history, validation.files, probabilities)
-        results.write_json(workdir / "summary.json", summary)
-    log.info(
-        "best epoch %d of %d, validation accuracy %.2f %%; results in %s",
-        stopping.best_epoch,
-        len(history),
-        100 * max(accuracies),
-        workdir,
-    )
-    return summary
+    summaries = []
+    for i, record in enumerate(records):
+        own = {"state": take(state, i), "best": take(best, i), "sums": take(sums, i)}
+        if len(runs) > 1:
+            with Checkpoints(record.workdir) as own_checkpoints:
+                save(own_checkpoints, [record], own)
+        variables = own["best"] if record.restores_best else own["state"].variables
+        facts = experiment.facts(num_params, len(runs))
+        probabilities = experiment.probabilities(variables)
+        summaries.append(record.finish(facts, validation.files, probabilities))
+    return summaries[0]
+
+
+def _single_runs(config: ConfigDict, workdir: Path) -> dict[Path, ConfigDict]:
+    """Run folder and config of each replica, as if it were trained alone."""
+    if config.num_replicas == 1:
+        return {workdir: config}
+    runs = {}
+    for seed in range(config.seed, config.seed + config.num_replicas):
+        single = config.copy_and_resolve_references()
+        single.seed, single.num_replicas = seed, 1
+        runs[workdir / f"seed_{seed}"] = single
+    return runs
+
+
+def _epochs_done(records: Sequence[Record]) -> int:
+    return max(len(record.history) for record in records)
 
 
 def report_non_finite(config: ConfigDict, sums: Sums, epoch: int) -> None:
@@ -428,7 +525,7 @@ def report_non_finite(config: ConfigDict, sums: Sums, epoch: int) -> None:
     rate = float(optimizers.learning_rate_schedule(config.optimizer)(int(step) - 1))
     what = (
         f"the loss or its gradient is not finite at step {step:.0f}, in epoch {epoch} "
-        f"(learning rate {rate:g}, gradient norm {norm:g})"
+        f"(seed {config.seed}, learning rate {rate:g}, gradient norm {norm:g})"
     )
     if config.on_non_finite == "stop":
         raise UserError(
@@ -475,11 +572,3 @@ def start_from(config: ConfigDict, state: TrainState, num_classes: int) -> Train
     variables = transfer.initialise(variables, config.init_from, config.model, num_classes)
     log.info("starts from the weights of %s", config.init_from)
     return state.replace(**variables)
-
-
-def early_stopping(config: ConfigDict) -> tuple[EarlyStopping, str]:
-    """The rule and the column it watches; without one, what finds the best validation accuracy."""
-    stop = config.early_stopping
-    if stop is None:
-        return EarlyStopping("max", patience=config.max_epochs + 1), "val_accuracy"
-    return EarlyStopping(stop.mode, stop.patience, stop.min_delta), stop.monitor

@@ -7,10 +7,11 @@ import logging
 import multiprocessing
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from flowers_jax import compilation, cpu, results
@@ -51,32 +52,96 @@ class Run:
 def train_all(runs: Iterable[Run]) -> dict[Path, str]:
     """Trains every run that is not finished; a failure does not stop the others, a signal does.
 
+    On accelerators the seeds of a config are trained at once, if the memory suffices.
+
     Returns:
       For each run that failed its folder and why.
     """
-    failures = {}
+    failures, pending = {}, []
     for run in runs:
         try:
             if results.finished_summary(run.workdir, results.json_config(run.load())) is None:
-                log.info("%s", run.workdir)
-                _train_in_child(run)
-        except (UserError, RuntimeError) as error:
+                pending.append(run)
+        except UserError as error:
             failures[run.workdir] = str(error)
             log.error("%s failed: %s", run.workdir, error)
+    for group in _groups(pending) if pending and _accelerated() else [[run] for run in pending]:
+        failures |= _train_group(group)
     return failures
 
 
-def _train_in_child(run: Run) -> None:
+def _train_group(group: list[Run]) -> dict[Path, str]:
+    """Trains runs at once, or where the memory does not suffice one by one; as `train_all`."""
+    workdir = group[0].workdir if len(group) == 1 else group[0].workdir.parent
+    log.info("%s%s", workdir, f", {len(group)} seeds at once" * (len(group) > 1))
+    try:
+        _in_child(_train, _together(group), workdir)
+    except (UserError, RuntimeError) as error:
+        if "RESOURCE_EXHAUSTED" in str(error) and len(group) > 1:
+            log.info("%d seeds at once do not fit into memory", len(group))
+            return {k: v for run in group for k, v in _train_group([run]).items()}
+        log.error("%s failed: %s", workdir, error)
+        return {run.workdir: str(error) for run in group}
+    return {}
+
+
+def _groups(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs that can be trained at once: the same but for consecutive seeds, none begun alone."""
+    groups: list[list[Run]] = []
+    for run in runs:
+        if groups and _is_next(groups[-1][-1], run):
+            groups[-1].append(run)
+        else:
+            groups.append([run])
+    return [part for group in groups for part in ([group] if _is_new(group) else _alone(group))]
+
+
+def _is_next(before: Run, run: Run) -> bool:
+    seed = before.load().seed + 1
+    expected = Run(
+        before.config, {**before.changes, "seed": seed}, before.workdir.with_name(f"seed_{seed}")
+    )
+    return run == expected
+
+
+def _is_new(group: list[Run]) -> bool:
+    """Whether no run has begun, or all have together."""
+    parent = group[0].workdir.parent
+    if (parent / "config.json").exists():
+        return results.read_config(parent) == results.json_config(_together(group))
+    return not any(run.workdir.exists() for run in group)
+
+
+def _alone(group: list[Run]) -> list[list[Run]]:
+    return [[run] for run in group]
+
+
+def _together(group: list[Run]) -> ConfigDict:
+    config = group[0].load()
+    config.num_replicas = len(group)
+    return config
+
+
+def _accelerated() -> bool:
+    """Whether JAX finds more than CPUs; asked in a child, as a GPU serves one process at a time."""
+    return _in_child(_backend) != "cpu"
+
+
+def _backend() -> str:
+    return jax.default_backend()
+
+
+def _in_child(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
     """A process of its own gives its memory back, and takes nobody along when it dies."""
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
         try:
-            pool.submit(_train, run).result()
+            return pool.submit(function, *arguments).result()
         except concurrent.futures.process.BrokenProcessPool as error:
             raise RuntimeError("its process was killed, perhaps for want of memory.") from error
 
 
-def _train(run: Run) -> None:
+def _train(config: ConfigDict, workdir: Path) -> None:
     from flowers_jax.train import train_and_evaluate
 
     logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
@@ -84,7 +149,7 @@ def _train(run: Run) -> None:
     cpu.reuse_memory()
     compilation.use_cache()
     try:
-        train_and_evaluate(run.load(), run.workdir)
+        train_and_evaluate(config, workdir)
     except (UserError, Interrupted):
         raise
     except Exception as error:

@@ -46,6 +46,7 @@ def test_all_faults_are_named_in_one_message():
         ("data.augment", {"zoom": 0.1}, "data.augment.rotation_degrees is missing"),
         ("data.augment", {"zooom": 0.1}, "augment.zooom, did you mean data.augment.zoom?"),
         ("early_stopping.patience", 0, "early_stopping.patience=0 must not be less than 1"),
+        ("num_replicas", 0, "=0 must not be less than 1"),
         ("early_stopping.restore_best_weights", 1, "=1 is not True or False"),
         ("batch_sise", 32, "there is no setting batch_sise, did you mean batch_size?"),
         ("optimizer.learnig_rate", 1.0, "did you mean optimizer.learning_rate?"),

@@ -103,3 +103,18 @@ def test_the_command_goes_on_after_a_failure_and_skips_what_is_finished(image_fo
     unknown = run_study("--only=vgg19_*")
     assert unknown.returncode == 2
     assert "--only=vgg19_* matches no run" in unknown.stderr
+
+
+def test_seeds_of_a_config_are_grouped_unless_begun_alone(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend("scripts")
+    import runner
+
+    def runs(name, seeds):
+        return [
+            runner.Run(name, {"seed": seed}, tmp_path / name / f"seed_{seed}") for seed in seeds
+        ]
+
+    base, alexnet = runs("improvement_0_base", (0, 1, 2)), runs("alexnet_sgd", (0, 2))
+    assert runner._groups(base + alexnet) == [base, *([run] for run in alexnet)]
+    base[1].workdir.mkdir(parents=True)
+    assert runner._groups(base) == [[run] for run in base]

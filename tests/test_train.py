@@ -158,7 +158,7 @@ def test_a_step_that_is_not_finite_is_told_and_can_be_skipped(rule):
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("stop", r"not finite at step 2, in epoch 1 \(learning rate 1e\+30, gradient norm"),
+        ("stop", r"not finite at step 2, in epoch 1 \(seed 0, learning rate 1e\+30, gradient norm"),
         ("skip_step", r"not finite at step 4, in epoch 2 .* all steps of the epoch"),
     ],
 )

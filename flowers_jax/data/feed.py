@@ -74,17 +74,18 @@ class HostFeed:
         self.files = split.files
         self._split = split
         self._batch_size = batch_size
-        self._sharding = NamedSharding(mesh, PartitionSpec("data"))
+        self._mesh = mesh
 
     def epoch(self, order: np.ndarray | None = None, first: int = 0) -> Iterator[tuple[int, Batch]]:
         """What `loop(step)` takes, and how many steps it takes with it.
 
         Args:
-          order: of the samples, `[n]`; as they are when None.
+          order: of the samples, see `pipeline.plan`.
           first: the step to begin with.
         """
         epoch = pipeline.batches(self._split, self._batch_size, order, first)
-        for batch in pipeline.prefetch_to_device(epoch, self._sharding):
+        num_axes = 1 if order is None else order.ndim
+        for batch in pipeline.prefetch_to_device(epoch, _spread(self._mesh, num_axes)):
             yield 1, batch
 
     def loop(self, step: Step) -> Step:
@@ -136,13 +137,10 @@ class DeviceFeed:
 
     def _batch(self, epoch: Batch, i: jax.Array) -> Batch:
         index, mask = epoch["index"][i], epoch["mask"][i]
-        spread = partial(
-            jax.lax.with_sharding_constraint,
-            shardings=NamedSharding(self._mesh, PartitionSpec("data")),
-        )
-        small = {"label": epoch["labels"][index], "index": index, "mask": mask}
-        image = self._take(epoch["images"], epoch["rows"][index])
-        return {"image": image} | jax.tree.map(spread, small)
+        image = self._take(epoch["images"], epoch["rows"][index].ravel())
+        image = image.reshape(*index.shape, *image.shape[1:])
+        batch = {"image": image, "label": epoch["labels"][index], "index": index, "mask": mask}
+        return jax.lax.with_sharding_constraint(batch, _spread(self._mesh, index.ndim))
 
     def _take(self, images: jax.Array, index: jax.Array) -> jax.Array:
         """The rows `index`: every device gives those it has, and gets its share of the batch."""
@@ -157,6 +155,11 @@ class DeviceFeed:
         return jax.shard_map(local, mesh=self._mesh, in_specs=(spread, same), out_specs=spread)(
             images, index
         )
+
+
+def _spread(mesh: Mesh, num_axes: int) -> NamedSharding:
+    """The last of these axes, over samples, split among the devices."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * (num_axes - 1), "data"))
 
 
 def load(

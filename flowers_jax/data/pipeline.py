@@ -247,13 +247,17 @@ def plan(
     Args:
       num_images: in the split.
       batch_size: images in a batch.
-      order: the order of the samples, `[n]`; as they are when None.
+      order: the order of the samples, `[n]` or one per replica, `[replicas, n]`; as they are when
+        None.
 
     Returns:
-      Places in the split, int32 `[steps, batch]`, and the mask, bool `[steps, batch]`: the last
-      batch is filled with samples that repeat others and must not count.
+      Places in the split, int32 `[steps, (replicas,) batch]`, and the mask, bool of that shape: the
+      last batch is filled with samples that repeat others and must not count.
     """
     order = np.arange(num_images) if order is None else order
+    if order.ndim == 2:
+        index, mask = zip(*(plan(num_images, batch_size, row) for row in order), strict=True)
+        return np.stack(index, axis=1), np.stack(mask, axis=1)
     steps = -(-len(order) // batch_size)
     index = np.resize(order, (steps, batch_size)).astype(np.int32)
     return index, np.arange(index.size).reshape(index.shape) < len(order)
@@ -267,11 +271,12 @@ def batches(
     Args:
       split: the images.
       batch_size: images in a batch.
-      order: the order of the samples, `[n]`; as they are when None.
+      order: as of `plan`.
       first: the batch to begin with.
 
     Yields:
-      Batches; where `mask` is false the sample repeats another and must not count.
+      Batches, with replicas on the first axis if `order` has them; where `mask` is false the sample
+      repeats another and must not count.
     """
     tf = import_tensorflow()
     index, mask = plan(len(split.files), batch_size, order)
