@@ -120,21 +120,30 @@ def decode(
             image = {"bilinear": bilinear, "nearest": nearest}[resize](tf.identity(content))
         return tf.cast(tf.round(tf.cast(image, tf.float32)), tf.uint8)
 
-    # Reading a pipe or a device would never end.
-    bad = {i: reason(path) for i, path in enumerate(paths) if not os.path.isfile(path)}
-    names = [os.devnull if i in bad else path for i, path in enumerate(paths)]
-    encoded = tf.constant([os.fsencode(name) for name in names], tf.string)
-    dataset = tf.data.Dataset.from_tensor_slices(encoded)
-    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    decoded = dataset.prefetch(64).as_numpy_iterator()
     images = allocate((len(paths), image_size, image_size, 3))
-    # An element that fails does not end the iterator: the next call gives the next element.
-    for i in range(len(paths)):
-        try:
-            images[i] = next(decoded)
-        except tf.errors.OpError:
-            bad[i] = reason(paths[i])
-    return images, bad
+    # Reading a pipe or a device would never end.
+    remaining = [i for i, path in enumerate(paths) if os.path.isfile(path)]
+    bad = set(range(len(paths)))
+    # A batch with a file that cannot be decoded is lost as a whole: its files follow one by one.
+    for batch_size in (32, 1):
+        if not remaining:
+            break
+        names = tf.constant([os.fsencode(paths[i]) for i in remaining], tf.string)
+        dataset = tf.data.Dataset.from_tensor_slices((np.array(remaining, np.int64), names))
+        dataset = dataset.map(lambda i, path: (i, load(path)), num_parallel_calls=tf.data.AUTOTUNE)
+        decoded = dataset.batch(batch_size).prefetch(2).as_numpy_iterator()
+        while True:
+            try:
+                positions, pixels = next(decoded)
+            except StopIteration:
+                break
+            except tf.errors.OpError:  # does not end the iterator
+                continue
+            for position, image in zip(positions, pixels, strict=True):
+                images[position] = image
+                bad.remove(position)
+        remaining = [i for i in remaining if i in bad]
+    return images, {i: reason(paths[i]) for i in sorted(bad)}
 
 
 def _pixels(content: "tf.Tensor") -> "tf.Tensor":
