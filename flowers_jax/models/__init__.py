@@ -58,4 +58,5 @@ def table(model: nn.Module, image_size: int) -> str:
         compute_flops=True,
         console_kwargs={"width": 160, "force_terminal": False},
     )
-    return tabulate(image)
+    with jax.default_matmul_precision("highest"):  # the operations of direct convolutions
+        return tabulate(image)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from flowers_jax.models import pooling
+from flowers_jax.models import convolution, pooling
 
 # Keras' defaults; Flax would take lecun_normal and epsilon 1e-5.
 KERNEL_INIT = nn.initializers.glorot_uniform()
@@ -39,6 +39,7 @@ def conv(
         padding,
         dtype=dtype,
         kernel_init=kernel_init,
+        conv_general_dilated=convolution.conv_general_dilated,
         name=name,
     )
     return lambda x: nn.relu(layer(x))

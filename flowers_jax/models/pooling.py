@@ -2,7 +2,7 @@
 
 It gives what `lax` gives, in value and gradient. On GPU and TPU it lowers to XLA's own; the choice
 is made when a program is lowered, from where it will run. Images are
-`[batch, height, width, channels]`. What makes convolutions fast on CPU is in `flowers_jax.cpu`.
+`[batch, height, width, channels]`.
 """
 
 import functools

@@ -1,0 +1,238 @@
+"""Convolution with fewer multiplications on XLA's CPU backend.
+
+Winograd's minimal filtering computes 2 x 2 outputs of a 3 x 3 convolution with 16 multiplications
+instead of 36, and of a 5 x 5 convolution with 36 instead of 100 (Lavin and Gray 2016,
+arXiv:1509.09308). It differs from a direct convolution by rounding errors, a few millionths of the
+largest value. On GPU and TPU it lowers to XLA's own convolution; the choice is made when a program
+is lowered, from where it will run.
+
+Images are `[batch, height, width, channels]`, kernels `[size, size, channels, features]`. The
+image is cut into tiles of `size + 1` pixels a side, one for each 2 x 2 outputs. A grid is a list of
+lists: of the coefficients of all tiles, `[batch, rows, columns, channels]` each, or of those of the
+kernel, `[channels, features]` each. The convolution is a matrix product for each coefficient.
+"""
+
+import functools
+import operator
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+Grid = list[list[jax.Array]]
+
+# Where the polynomials of Toom and Cook's construction are evaluated, besides infinity, for each
+# size of kernel. For 5 the usual 0, 1, -1, 2, -2 has four times the error.
+_POINTS = {3: (0, 1, -1), 5: (0, 0.75, -0.75, 1.5, -1.5)}
+# With fewer channels and features the transforms cost more than the multiplications they save.
+_MIN_CHANNELS = 64
+_MIN_PRODUCT = 64 * 96
+
+
+def conv_general_dilated(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: str | Sequence[Pair],
+    **options: object,
+) -> jax.Array:
+    """`lax.conv_general_dilated` as `flax.linen.Conv` calls it without dilation or groups.
+
+    Where `jax.default_matmul_precision` is set the convolution is always a direct one.
+    """
+    size, _, channels, features = kernel.shape
+    if (
+        size not in _POINTS
+        or kernel.shape[1] != size
+        or tuple(strides) != (1, 1)
+        or min(channels, features) < _MIN_CHANNELS
+        or channels * features < _MIN_PRODUCT
+        or x.dtype != jnp.float32
+        or jax.config.jax_default_matmul_precision is not None
+    ):
+        return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:3], (size, size), (1, 1), padding)
+    height, width = ((int(low), int(high)) for low, high in padding)
+    return _conv(x, kernel, (height, width))
+
+
+@functools.cache
+def _matrices(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For outputs `[2, n]`, kernel `[n, size]` and tile `[n, n]`, n = size + 1, along one axis.
+
+    `outputs @ ((kernel @ g) * (tile @ d))` are the two outputs of the kernel g on the tile d.
+    """
+
+    def evaluate(num_coefficients: int) -> np.ndarray:
+        at_points = np.vander(_POINTS[size], num_coefficients, increasing=True)
+        return np.vstack([at_points, np.eye(num_coefficients)[-1]])
+
+    kernel, tile = evaluate(size), np.linalg.inv(evaluate(size + 1)).T
+    tile[np.abs(tile) < 1e-9] = 0
+    # What scales a row of the one may be taken from the other: of equal size they round least.
+    scale = 2 ** np.round(np.log2(np.abs(kernel).sum(1) / np.abs(tile).sum(1)) / 2)[:, None]
+    return evaluate(2).T, kernel / scale, tile * scale
+
+
+def _combine(matrix: np.ndarray, terms: Sequence[jax.Array]) -> list[jax.Array]:
+    """The matrix times the vector of arrays."""
+    return [
+        functools.reduce(
+            operator.add,
+            [float(factor) * term for factor, term in zip(row, terms, strict=True) if factor],
+        )
+        for row in matrix
+    ]
+
+
+def _combine_both(matrix: np.ndarray, grid: Grid) -> Grid:
+    """The matrix applied to both axes of a grid."""
+    rows = [_combine(matrix, row) for row in grid]
+    columns = [_combine(matrix, column) for column in zip(*rows, strict=True)]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _fit(x: jax.Array, before: Sequence[int], lengths: Sequence[int]) -> jax.Array:
+    """Height and width of these lengths, by zeros, `before` of them in front, or by cropping."""
+    sides = [
+        (low, length - low - now, 0)
+        for low, length, now in zip(before, lengths, x.shape[1:3], strict=True)
+    ]
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *sides, (0, 0, 0)))
+
+
+def _split(x: jax.Array, axis: int, tiles: int, length: int) -> list[jax.Array]:
+    """For each pixel of a tile, `length` of them, where all tiles have it; tiles are 2 apart."""
+    pairs = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
+    return [
+        lax.index_in_dim(
+            lax.slice_in_dim(pairs, i // 2, i // 2 + tiles, axis=axis), i % 2, axis + 1, False
+        )
+        for i in range(length)
+    ]
+
+
+def _join(pixels: Sequence[jax.Array], axis: int) -> jax.Array:
+    """The transpose of `_split`: adds the tiles up where they overlap."""
+    last = len(pixels) // 2 - 1
+
+    def shifted(pixel: jax.Array, by: int) -> jax.Array:
+        sides = [(0, 0)] * pixel.ndim
+        sides[axis] = (by, last - by)
+        return jnp.pad(pixel, sides)
+
+    pairs = [
+        functools.reduce(operator.add, [shifted(x, i) for i, x in enumerate(pixels[parity::2])])
+        for parity in (0, 1)
+    ]
+    shape = pairs[0].shape
+    return jnp.stack(pairs, axis + 1).reshape(*shape[:axis], -1, *shape[axis + 1 :])
+
+
+def _tiles(x: jax.Array, matrix: np.ndarray, tiles: Pair) -> Grid:
+    """Coefficients of the tiles, `tiles` of them along height and width."""
+    length = matrix.shape[1]
+    rows = _combine(matrix, _split(x, 1, tiles[0], length))
+    return [_combine(matrix, _split(row, 2, tiles[1], length)) for row in rows]
+
+
+def _image(grid: Grid, matrix: np.ndarray) -> jax.Array:
+    """The transpose of `_tiles` with the matrix' transpose."""
+    columns = [_join(_combine(matrix, row), 2) for row in grid]
+    return _join(_combine(matrix, columns), 1)
+
+
+def _flat(x: jax.Array) -> jax.Array:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _outputs(tiles: Grid, kernels: Grid) -> Grid:
+    """Products over the channels."""
+    return [
+        [(_flat(x) @ y).reshape(*x.shape[:3], -1) for x, y in zip(*row, strict=True)]
+        for row in zip(tiles, kernels, strict=True)
+    ]
+
+
+def _transformed(x: jax.Array, kernel: jax.Array, pads: Pads) -> tuple[Grid, Grid, Pair]:
+    """Coefficients of image and kernel; height and width of the outputs."""
+    size = len(kernel)
+    _, of_kernel, of_tile = _matrices(size)
+    height, width = (x.shape[axis + 1] + sum(pads[axis]) - size + 1 for axis in (0, 1))
+    tiles = -(-height // 2), -(-width // 2)
+    padded = _fit(x, [low for low, _ in pads], [2 * n + size - 1 for n in tiles])
+    kernels = _combine_both(of_kernel, [list(row) for row in kernel])
+    return _tiles(padded, of_tile, tiles), kernels, (height, width)
+
+
+def _winograd(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
+    x = lax.optimization_barrier(x)
+    tiles, kernels, lengths = _transformed(x, kernel, pads)
+    return _fit(_image(_outputs(tiles, kernels), _matrices(len(kernel))[0]), (0, 0), lengths)
+
+
+def _winograd_gradient(
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, pads: Pads
+) -> tuple[jax.Array, jax.Array]:
+    of_outputs, of_kernel, of_tile = _matrices(len(kernel))
+    # What gives dy would be computed again for every coefficient.
+    x, dy = lax.optimization_barrier((x, dy))
+    # Kept from the forward pass, the coefficients would take four or nine times the image's memory.
+    tiles, kernels, _ = _transformed(x, kernel, pads)
+    rows, columns = tiles[0][0].shape[1:3]
+    doutputs = _tiles(_fit(dy, (0, 0), (2 * rows, 2 * columns)), of_outputs.T, (rows, columns))
+    kernels_t = [[y.T for y in row] for row in kernels]
+    dx = _image(_outputs(doutputs, kernels_t), of_tile.T)
+    dkernels = [
+        [_flat(x).T @ _flat(dy) for x, dy in zip(*row, strict=True)]
+        for row in zip(tiles, doutputs, strict=True)
+    ]
+    dkernel = jnp.stack([jnp.stack(row) for row in _combine_both(of_kernel.T, dkernels)])
+    return _fit(dx, [-low for low, _ in pads], x.shape[1:3]), dkernel
+
+
+def _lax(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _lax_gradient(
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, pads: Pads
+) -> tuple[jax.Array, jax.Array]:
+    return jax.vjp(functools.partial(_lax, pads=pads), x, kernel)[1](dy)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=functools.partial(_winograd, pads=pads),
+        default=functools.partial(_lax, pads=pads),
+    )
+
+
+def _conv_forward(
+    x: jax.Array, kernel: jax.Array, pads: Pads
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _conv(x, kernel, pads), (x, kernel)
+
+
+def _conv_backward(
+    pads: Pads, inputs: tuple[jax.Array, jax.Array], dy: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    return lax.platform_dependent(
+        *inputs,
+        dy,
+        cpu=functools.partial(_winograd_gradient, pads=pads),
+        default=functools.partial(_lax_gradient, pads=pads),
+    )
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
