@@ -115,9 +115,8 @@ def decode(
 
     def load(path: "tf.Tensor") -> "tf.Tensor":
         content = tf.io.read_file(path)
-        limit = tf.constant(MAX_PIXELS, tf.int64)
-        with tf.control_dependencies([tf.debugging.assert_less_equal(_pixels(content), limit)]):
-            image = {"bilinear": bilinear, "nearest": nearest}[resize](tf.identity(content))
+        content = tf.where(_pixels(content) <= MAX_PIXELS, content, b"")  # which no decoder takes
+        image = {"bilinear": bilinear, "nearest": nearest}[resize](content)
         return tf.cast(tf.round(tf.cast(image, tf.float32)), tf.uint8)
 
     images = allocate((len(paths), image_size, image_size, 3))
@@ -139,9 +138,8 @@ def decode(
                 break
             except tf.errors.OpError:  # does not end the iterator
                 continue
-            for position, image in zip(positions, pixels, strict=True):
-                images[position] = image
-                bad.remove(position)
+            images[positions] = pixels
+            bad.difference_update(positions.tolist())
         remaining = [i for i in remaining if i in bad]
     return images, {i: reason(paths[i]) for i in sorted(bad)}
 
@@ -159,17 +157,21 @@ def _pixels(content: "tf.Tensor") -> "tf.Tensor":
         long_enough = tf.strings.length(content) >= 26
         return long_enough & (tf.strings.substr(content, 0, len(magic)) == magic)
 
-    return tf.case(
-        [
-            (
-                starts(b"\xff\xd8\xff"),
-                lambda: tf.reduce_prod(tf.cast(tf.image.extract_jpeg_shape(content), tf.int64)[:2]),
-            ),
-            (starts(b"\x89PNG"), lambda: size(16, tf.int32, little_endian=False)),
-            (starts(b"GIF8"), lambda: size(6, tf.uint16, little_endian=True)),
-            (starts(b"BM"), lambda: size(18, tf.int32, little_endian=True)),
-        ],
-        default=lambda: tf.constant(MAX_PIXELS + 1, tf.int64),
+    def of_other_kinds() -> "tf.Tensor":
+        return tf.case(
+            [
+                (starts(b"\x89PNG"), lambda: size(16, tf.int32, little_endian=False)),
+                (starts(b"GIF8"), lambda: size(6, tf.uint16, little_endian=True)),
+                (starts(b"BM"), lambda: size(18, tf.int32, little_endian=True)),
+            ],
+            default=lambda: tf.constant(MAX_PIXELS + 1, tf.int64),
+        )
+
+    # Photographs are JPEG, and the other questions take a tenth of the time to decode one.
+    return tf.cond(
+        tf.io.is_jpeg(content),
+        lambda: tf.reduce_prod(tf.cast(tf.image.extract_jpeg_shape(content), tf.int64)[:2]),
+        of_other_kinds,
     )
 
 
