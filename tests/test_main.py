@@ -166,8 +166,12 @@ def test_options_train(tiny_config, tmp_path, key, value):
     assert history[-1]["loss"] < history[0]["loss"]
 
 
+SECRET = "what a user keeps in the environment"
+
+
 def run(module, *arguments):
     environment = {k: v for k, v in os.environ.items() if k != "FLOWERS_DIR"}
+    environment["KAGGLE_KEY"] = SECRET
     command = [sys.executable, "-m", f"flowers_jax.{module}", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
@@ -180,6 +184,7 @@ def test_the_commands(image_folder, tmp_path):
     done = run("main", *arguments)
     assert done.returncode == 0, done.stderr
     assert "epoch 1/1: loss" in done.stdout
+    assert SECRET not in done.stdout + done.stderr
     images = sorted(image_folder.glob("*/0.png"))
     predicted = json.loads(run("predict", f"--workdir={workdir}", "--json", *images).stdout)
     assert [entry["path"] for entry in predicted] == [str(path) for path in images]

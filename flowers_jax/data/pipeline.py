@@ -113,11 +113,13 @@ def decode(
             image = tf.gather(image, tf.cast(samples, tf.int32), axis=axis)
         return image
 
-    def load(path: "tf.Tensor") -> "tf.Tensor":
+    # What AutoGraph does not understand it quotes in a warning, the environment's values included.
+    @tf.autograph.experimental.do_not_convert
+    def load(position: "tf.Tensor", path: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
         content = tf.io.read_file(path)
         content = tf.where(_pixels(content) <= MAX_PIXELS, content, b"")  # which no decoder takes
         image = {"bilinear": bilinear, "nearest": nearest}[resize](content)
-        return tf.cast(tf.round(tf.cast(image, tf.float32)), tf.uint8)
+        return position, tf.cast(tf.round(tf.cast(image, tf.float32)), tf.uint8)
 
     images = allocate((len(paths), image_size, image_size, 3))
     # Reading a pipe or a device would never end.
@@ -129,7 +131,7 @@ def decode(
             break
         names = tf.constant([os.fsencode(paths[i]) for i in remaining], tf.string)
         dataset = tf.data.Dataset.from_tensor_slices((np.array(remaining, np.int64), names))
-        dataset = dataset.map(lambda i, path: (i, load(path)), num_parallel_calls=tf.data.AUTOTUNE)
+        dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE)
         decoded = dataset.batch(batch_size).prefetch(2).as_numpy_iterator()
         while True:
             try:
