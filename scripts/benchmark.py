@@ -3,7 +3,7 @@
 python scripts/benchmark.py --models=base_cnn,alexnet --peers=plain,keras,torch
 
 One process works at a time; they take turns, so that what else the machine does meets all alike.
-'plain' is the same step with Flax' own pooling and without the settings of `flowers_jax.cpu`;
+'plain' is the same step with Flax' own layers and without the settings of `flowers_jax.cpu`;
 'keras' is the study's model in Keras (TensorFlow) and 'torch' in PyTorch, channels last and, on
 GPUs, compiled. Adam, batch 32, float32, the images that a run would find. On GPUs 'bfloat16', this
 package in that precision, and 'torch_bfloat16' may be among the peers. Epochs are of training,
@@ -39,6 +39,7 @@ SIZES = {"googlenet": 224}  # others 150, as in the study
 PEERS = ("plain", "keras", "torch", "bfloat16", "torch_bfloat16")
 BATCH = 32
 STEPS_PER_TURN = 3
+WARM_UP = 5  # steps; the memory of a process grows during the first few
 
 _MODELS = flags.DEFINE_list("models", ["base_cnn", "alexnet"], "Models to time.")
 _PEERS = flags.DEFINE_list("peers", ["plain", "keras", "torch"], f"Of {', '.join(PEERS)}.")
@@ -205,7 +206,8 @@ def work(pipe: multiprocessing.connection.Connection, name: str, model: str, roo
     contender.step()
     first = {"first_step_s": time.perf_counter() - start, "num_images": len(files)}
     pipe.send(first | ({"flops": contender.flops} if contender.flops else {}))
-    contender.step()
+    for _ in range(WARM_UP):
+        contender.step()
     contender.epoch(2)
     whole_epoch = functools.partial(contender.epoch, -(-len(files) // BATCH))
     turns = {"step": [contender.step] * STEPS_PER_TURN, "epoch": [whole_epoch]}
@@ -250,11 +252,12 @@ def flax_contender(name: str, model: str, split: pipeline.Split) -> Contender:
     from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
     from flowers_jax import cpu, train
-    from flowers_jax.models import pooling
+    from flowers_jax.models import convolution, pooling
 
     options = {}
     if name == "plain":
         pooling.max_pool = nn.max_pool
+        convolution.conv_general_dilated = jax.lax.conv_general_dilated
     else:
         cpu.reuse_memory()
         options = cpu.compiler_options()
@@ -303,7 +306,8 @@ def flax_contender(name: str, model: str, split: pipeline.Split) -> Contender:
                 break
         jax.block_until_ready(carry)
 
-    cost = take_step.lower(carry, batch, keys).cost_analysis()
+    with jax.default_matmul_precision("highest"):  # the operations of direct convolutions
+        cost = take_step.lower(carry, batch, keys).cost_analysis()
     return Contender(step, epoch, cost["flops"])
 
 

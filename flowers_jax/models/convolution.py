@@ -1,15 +1,15 @@
 """Convolution with fewer multiplications on XLA's CPU backend.
 
-Winograd's minimal filtering computes 2 x 2 outputs of a 3 x 3 convolution with 16 multiplications
-instead of 36, and of a 5 x 5 convolution with 36 instead of 100 (Lavin and Gray 2016,
+Winograd's minimal filtering computes, with 36 multiplications, 4 x 4 outputs of a 3 x 3 convolution
+or 2 x 2 outputs of a 5 x 5 convolution, which take 144 and 100 (Lavin and Gray 2016,
 arXiv:1509.09308). It differs from a direct convolution by rounding errors, a few millionths of the
 largest value. On GPU and TPU it lowers to XLA's own convolution; the choice is made when a program
 is lowered, from where it will run.
 
-Images are `[batch, height, width, channels]`, kernels `[size, size, channels, features]`. The
-image is cut into tiles of `size + 1` pixels a side, one for each 2 x 2 outputs. A grid is a list of
-lists: of the coefficients of all tiles, `[batch, rows, columns, channels]` each, or of those of the
-kernel, `[channels, features]` each. The convolution is a matrix product for each coefficient.
+Images are `[batch, height, width, channels]`, kernels `[size, size, channels, features]`. An image
+is cut into tiles of 6 x 6 pixels, one for each block of outputs. A grid is a list of lists: of the
+coefficients of all tiles, `[batch, rows, columns, channels]` each, or of those of the kernel,
+`[channels, features]` each. The convolution is a matrix product for each coefficient.
 """
 
 import functools
@@ -25,12 +25,13 @@ Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 Grid = list[list[jax.Array]]
 
-# Where the polynomials of Toom and Cook's construction are evaluated, besides infinity, for each
-# size of kernel. For 5 the usual 0, 1, -1, 2, -2 has four times the error.
-_POINTS = {3: (0, 1, -1), 5: (0, 0.75, -0.75, 1.5, -1.5)}
+_TILE = 6
+# Where the polynomials of Toom and Cook's construction are evaluated, besides infinity; the usual
+# 0, 1, -1, 2, -2 has three to four times the error.
+_POINTS = (0, 0.75, -0.75, 1.5, -1.5)
+_SIZES = (3, 5)
 # With fewer channels and features the transforms cost more than the multiplications they save.
 _MIN_CHANNELS = 64
-_MIN_PRODUCT = 64 * 96
 
 
 def conv_general_dilated(
@@ -46,11 +47,10 @@ def conv_general_dilated(
     """
     size, _, channels, features = kernel.shape
     if (
-        size not in _POINTS
+        size not in _SIZES
         or kernel.shape[1] != size
         or tuple(strides) != (1, 1)
         or min(channels, features) < _MIN_CHANNELS
-        or channels * features < _MIN_PRODUCT
         or x.dtype != jnp.float32
         or jax.config.jax_default_matmul_precision is not None
     ):
@@ -63,20 +63,20 @@ def conv_general_dilated(
 
 @functools.cache
 def _matrices(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For outputs `[2, n]`, kernel `[n, size]` and tile `[n, n]`, n = size + 1, along one axis.
+    """For outputs `[7 - size, 6]`, kernel `[6, size]` and tile `[6, 6]`, along one axis.
 
-    `outputs @ ((kernel @ g) * (tile @ d))` are the two outputs of the kernel g on the tile d.
+    `outputs @ ((kernel @ g) * (tile @ d))` are the outputs of the kernel g on the tile d.
     """
 
     def evaluate(num_coefficients: int) -> np.ndarray:
-        at_points = np.vander(_POINTS[size], num_coefficients, increasing=True)
+        at_points = np.vander(_POINTS, num_coefficients, increasing=True)
         return np.vstack([at_points, np.eye(num_coefficients)[-1]])
 
-    kernel, tile = evaluate(size), np.linalg.inv(evaluate(size + 1)).T
+    kernel, tile = evaluate(size), np.linalg.inv(evaluate(_TILE)).T
     tile[np.abs(tile) < 1e-9] = 0
     # What scales a row of the one may be taken from the other: of equal size they round least.
     scale = 2 ** np.round(np.log2(np.abs(kernel).sum(1) / np.abs(tile).sum(1)) / 2)[:, None]
-    return evaluate(2).T, kernel / scale, tile * scale
+    return evaluate(_TILE + 1 - size).T, kernel / scale, tile * scale
 
 
 def _combine(matrix: np.ndarray, terms: Sequence[jax.Array]) -> list[jax.Array]:
@@ -106,45 +106,48 @@ def _fit(x: jax.Array, before: Sequence[int], lengths: Sequence[int]) -> jax.Arr
     return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *sides, (0, 0, 0)))
 
 
-def _split(x: jax.Array, axis: int, tiles: int, length: int) -> list[jax.Array]:
-    """For each pixel of a tile, `length` of them, where all tiles have it; tiles are 2 apart."""
-    pairs = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
+def _split(x: jax.Array, axis: int, tiles: int, length: int, step: int) -> list[jax.Array]:
+    """For each of a tile's `length` pixels, what all tiles have there; tiles are `step` apart."""
+    steps = x.reshape(*x.shape[:axis], -1, step, *x.shape[axis + 1 :])
     return [
         lax.index_in_dim(
-            lax.slice_in_dim(pairs, i // 2, i // 2 + tiles, axis=axis), i % 2, axis + 1, False
+            lax.slice_in_dim(steps, i // step, i // step + tiles, axis=axis),
+            i % step,
+            axis + 1,
+            keepdims=False,
         )
         for i in range(length)
     ]
 
 
-def _join(pixels: Sequence[jax.Array], axis: int) -> jax.Array:
+def _join(pixels: Sequence[jax.Array], axis: int, step: int) -> jax.Array:
     """The transpose of `_split`: adds the tiles up where they overlap."""
-    last = len(pixels) // 2 - 1
+    last = (len(pixels) - 1) // step
 
     def shifted(pixel: jax.Array, by: int) -> jax.Array:
         sides = [(0, 0)] * pixel.ndim
         sides[axis] = (by, last - by)
         return jnp.pad(pixel, sides)
 
-    pairs = [
-        functools.reduce(operator.add, [shifted(x, i) for i, x in enumerate(pixels[parity::2])])
-        for parity in (0, 1)
+    steps = [
+        functools.reduce(operator.add, [shifted(x, i) for i, x in enumerate(pixels[offset::step])])
+        for offset in range(step)
     ]
-    shape = pairs[0].shape
-    return jnp.stack(pairs, axis + 1).reshape(*shape[:axis], -1, *shape[axis + 1 :])
+    shape = steps[0].shape
+    return jnp.stack(steps, axis + 1).reshape(*shape[:axis], -1, *shape[axis + 1 :])
 
 
-def _tiles(x: jax.Array, matrix: np.ndarray, tiles: Pair) -> Grid:
-    """Coefficients of the tiles, `tiles` of them along height and width."""
+def _tiles(x: jax.Array, matrix: np.ndarray, tiles: Pair, step: int) -> Grid:
+    """Coefficients of the tiles, `tiles` of them along height and width, `step` pixels apart."""
     length = matrix.shape[1]
-    rows = _combine(matrix, _split(x, 1, tiles[0], length))
-    return [_combine(matrix, _split(row, 2, tiles[1], length)) for row in rows]
+    rows = _combine(matrix, _split(x, 1, tiles[0], length, step))
+    return [_combine(matrix, _split(row, 2, tiles[1], length, step)) for row in rows]
 
 
-def _image(grid: Grid, matrix: np.ndarray) -> jax.Array:
+def _image(grid: Grid, matrix: np.ndarray, step: int) -> jax.Array:
     """The transpose of `_tiles` with the matrix' transpose."""
-    columns = [_join(_combine(matrix, row), 2) for row in grid]
-    return _join(_combine(matrix, columns), 1)
+    columns = [_join(_combine(matrix, row), 2, step) for row in grid]
+    return _join(_combine(matrix, columns), 1, step)
 
 
 def _flat(x: jax.Array) -> jax.Array:
@@ -163,31 +166,36 @@ def _transformed(x: jax.Array, kernel: jax.Array, pads: Pads) -> tuple[Grid, Gri
     """Coefficients of image and kernel; height and width of the outputs."""
     size = len(kernel)
     _, of_kernel, of_tile = _matrices(size)
+    step = _TILE + 1 - size
     height, width = (x.shape[axis + 1] + sum(pads[axis]) - size + 1 for axis in (0, 1))
-    tiles = -(-height // 2), -(-width // 2)
-    padded = _fit(x, [low for low, _ in pads], [2 * n + size - 1 for n in tiles])
+    tiles = -(-height // step), -(-width // step)
+    lengths = [(n + (_TILE - 1) // step) * step for n in tiles]
+    padded = _fit(x, [low for low, _ in pads], lengths)
     kernels = _combine_both(of_kernel, [list(row) for row in kernel])
-    return _tiles(padded, of_tile, tiles), kernels, (height, width)
+    return _tiles(padded, of_tile, tiles, step), kernels, (height, width)
 
 
 def _winograd(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
     x = lax.optimization_barrier(x)
     tiles, kernels, lengths = _transformed(x, kernel, pads)
-    return _fit(_image(_outputs(tiles, kernels), _matrices(len(kernel))[0]), (0, 0), lengths)
+    of_outputs, _, _ = _matrices(len(kernel))
+    return _fit(_image(_outputs(tiles, kernels), of_outputs, len(of_outputs)), (0, 0), lengths)
 
 
 def _winograd_gradient(
     x: jax.Array, kernel: jax.Array, dy: jax.Array, pads: Pads
 ) -> tuple[jax.Array, jax.Array]:
     of_outputs, of_kernel, of_tile = _matrices(len(kernel))
+    step = len(of_outputs)
     # What gives dy would be computed again for every coefficient.
     x, dy = lax.optimization_barrier((x, dy))
-    # Kept from the forward pass, the coefficients would take four or nine times the image's memory.
+    # Kept from the forward pass, the coefficients would take several times the image's memory.
     tiles, kernels, _ = _transformed(x, kernel, pads)
     rows, columns = tiles[0][0].shape[1:3]
-    doutputs = _tiles(_fit(dy, (0, 0), (2 * rows, 2 * columns)), of_outputs.T, (rows, columns))
+    padded = _fit(dy, (0, 0), (step * rows, step * columns))
+    doutputs = _tiles(padded, of_outputs.T, (rows, columns), step)
     kernels_t = [[y.T for y in row] for row in kernels]
-    dx = _image(_outputs(doutputs, kernels_t), of_tile.T)
+    dx = _image(_outputs(doutputs, kernels_t), of_tile.T, step)
     dkernels = [
         [_flat(x).T @ _flat(dy) for x, dy in zip(*row, strict=True)]
         for row in zip(tiles, doutputs, strict=True)
