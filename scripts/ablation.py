@@ -1,7 +1,8 @@
 """What the ablations share: variants of a config, trained, and their table and figure.
 
 Every script takes --data.dir, --seeds and --epochs, leaves its runs in runs/<script>/<variant>/
-seed_<s> with table.md, table.csv and ablation.png beside them, and goes on where it stopped.
+seed_<s> (with --epochs, in runs/<script>_<N>_epochs) and above them table.md, table.csv and
+ablation.png, and goes on where it stopped.
 """
 
 import statistics
@@ -54,7 +55,8 @@ def main(title: str, variants: Variants, finish: Finish | None = None) -> None:
 def _run(arguments: Sequence[str], title: str, variants: Variants, finish: Finish | None) -> None:
     if len(arguments) > 1:
         raise UserError(f"unexpected argument {arguments[1]!r}.")
-    folder = Path("runs") / Path(arguments[0]).stem
+    name = Path(arguments[0]).stem
+    folder = Path("runs") / (f"{name}_{_EPOCHS.value}_epochs" if _EPOCHS.value else name)
     results.prepare(folder)
     common: dict[str, Any] = {"study_run": ""}  # a variant is none of the study's runs
     if _EPOCHS.value:
@@ -62,16 +64,16 @@ def _run(arguments: Sequence[str], title: str, variants: Variants, finish: Finis
     if _DATA_DIR.value:
         common["data.dir"] = str(Path(_DATA_DIR.value).absolute())
     runs = {
-        name: [
-            runner.Run(config, {**changes, **common, "seed": s}, folder / name / f"seed_{s}")
+        variant: [
+            runner.Run(config, {**changes, **common, "seed": s}, folder / variant / f"seed_{s}")
             for s in range(_SEEDS.value)
         ]
-        for name, (config, changes) in variants.items()
+        for variant, (config, changes) in variants.items()
     }
     failures = runner.train_all(run for group in runs.values() for run in group)
     finished = {
-        name: [w.workdir for w in group if results.read_summary(w.workdir)]
-        for name, group in runs.items()
+        variant: [w.workdir for w in group if results.read_summary(w.workdir)]
+        for variant, group in runs.items()
     }
     write(folder, title, variants, finished)
     if finish is not None:

@@ -89,7 +89,7 @@ def test_an_ablation_ends_in_a_table_and_figures_and_is_not_run_twice(image_fold
     assert first.returncode == 0, first.stderr
     assert "epoch 1/1" in first.stdout
     assert "epoch 1/1" not in second.stdout
-    folder = tmp_path / "runs" / "ablation_loss"
+    folder = tmp_path / "runs" / "ablation_loss_1_epochs"
     with open(folder / "table.csv", newline="") as file:
         rows = {row["variant"]: row for row in csv.DictReader(file)}
     assert set(rows) == {"cross_entropy", "squared_error"}
