@@ -9,6 +9,7 @@ GPUs, compiled. Adam, batch 32, float32, the images that a run would find. On GP
 package in that precision, and 'torch_bfloat16' may be among the peers. Epochs are of training,
 without the validation, from images that are decoded already. A table of medians goes to the
 terminal, everything to --out as JSON. The second start finds the programs that the first compiled.
+With 'keras' among the peers, decoding the whole folder is timed beside Keras' loader.
 """
 
 import contextlib
@@ -26,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import runner
@@ -123,6 +125,9 @@ def main(arguments: Sequence[str]) -> None:
         "of a matrix product's",
     ]
     print(runner.markdown(header, rows), end="")
+    decoding = _alone(measure_decoding, source.root) if "keras" in peers else {}
+    for name, speeds in decoding.items():
+        print(f"decoding, {name}: {statistics.median(speeds):.0f} images/s")
     record = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": platform.processor() or platform.machine(),
@@ -131,6 +136,7 @@ def main(arguments: Sequence[str]) -> None:
         "data_source": source.name,
         "batch": BATCH,
         "matrix_product_gflops": ceiling,
+        "decoded_images_per_second": decoding,
         "models": measured,
     }
     results.write_json(out, record)
@@ -239,10 +245,40 @@ def measure_ceiling() -> float:
     return 2 * size**3 / min(times) / 1e9
 
 
-def _alone(function: Callable[[], float]) -> float:
+def measure_decoding(root: Path) -> dict[str, list[float]]:
+    """Images per second, from a folder to pixels at 150 px: ours, and a pass of Keras' loader.
+
+    Ours keeps them all, Keras' hands out batches. They take turns, after one of each.
+    """
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    import keras
+
+    from flowers_jax import cpu
+
+    cpu.reuse_memory()
+
+    def ours() -> int:
+        images, _ = pipeline.decode(folder.scan(root).paths, 150, "bilinear")
+        return len(images)
+
+    def theirs() -> int:
+        dataset = keras.utils.image_dataset_from_directory(
+            root, image_size=(150, 150), batch_size=BATCH, shuffle=False, verbose=False
+        )
+        return sum(len(images) for images, _ in dataset)
+
+    speeds = {"ours": [], "keras": []}
+    for _ in range(11):
+        for name, decode in (("ours", ours), ("keras", theirs)):
+            start = time.perf_counter()
+            speeds[name].append(decode() / (time.perf_counter() - start))
+    return {name: values[1:] for name, values in speeds.items()}
+
+
+def _alone(function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401
     """What `function` returns in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function)
+        return pool.apply(function, arguments)
 
 
 def flax_contender(name: str, model: str, split: pipeline.Split) -> Contender:

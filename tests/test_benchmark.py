@@ -32,7 +32,11 @@ def test_the_table_holds_the_medians_of_all_contenders(image_folder, tmp_path):
         f"--data.dir={image_folder}",
     )
     assert done.returncode == 0, done.stderr
-    measured = json.loads((tmp_path / "times.json").read_text())["models"]["pilot_cnn"]
+    record = json.loads((tmp_path / "times.json").read_text())
+    for name, speeds in record["decoded_images_per_second"].items():
+        assert len(speeds) == 10
+        assert f"decoding, {name}: {statistics.median(speeds):.0f} images/s" in done.stdout
+    measured = record["models"]["pilot_cnn"]
     peers = {"torch"} if importlib.util.find_spec("torch") else set()
     assert set(measured) == {"ours", "plain", "keras", *peers}
     rows = [line for line in done.stdout.splitlines() if line.startswith("| pilot_cnn")]
