@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 
 Tree = Any
+# Before 0.8 jax cannot map the gradient of a convolution over arrays that lie on a mesh.
+SUPPORTED = jax.__version_info__ >= (0, 8)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from flowers_jax import compilation, cpu, results
+from flowers_jax import compilation, cpu, replicas, results
 from flowers_jax.errors import Interrupted, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,7 +52,7 @@ class Run:
 def train_all(runs: Iterable[Run]) -> dict[Path, str]:
     """Trains every run that is not finished; a failure does not stop the others, a signal does.
 
-    On accelerators the seeds of a config are trained at once, if the memory suffices.
+    On accelerators the seeds of a config are trained at once, if jax can and the memory suffices.
 
     Returns:
       For each run that failed its folder and why.
@@ -65,7 +65,8 @@ def train_all(runs: Iterable[Run]) -> dict[Path, str]:
         except UserError as error:
             failures[run.workdir] = str(error)
             log.error("%s failed: %s", run.workdir, error)
-    for group in _groups(pending) if pending and _accelerated() else [[run] for run in pending]:
+    at_once = pending and replicas.SUPPORTED and _accelerated()
+    for group in _groups(pending) if at_once else _alone(pending):
         failures |= _train_group(group)
     return failures
 
