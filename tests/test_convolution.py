@@ -7,7 +7,6 @@ import pytest
 import scipy.signal
 from flax import linen as nn
 
-from flowers_jax import replicas
 from flowers_jax.models import convolution, layers
 
 RNG = np.random.default_rng(0)
@@ -75,7 +74,6 @@ def test_equals_a_correlation_in_float64(size):
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.skipif(not replicas.SUPPORTED, reason="needs jax 0.8 or later")
 def test_under_vmap_as_in_a_loop():
     x, kernels = random(3, 2, 9, 9, 64), random(3, 3, 3, 64, 96)
 
