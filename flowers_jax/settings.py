@@ -158,8 +158,11 @@ def _combined_faults(config: ConfigDict) -> Iterator[str]:
         yield f"data.cache={config.data.cache!r} needs a single process; several need 'device'"
     if jax.process_count() > 1 and config.num_replicas > 1:
         yield f"num_replicas={config.num_replicas} needs a single process"
-    if config.num_replicas > 1 and not replicas.SUPPORTED:
-        yield f"num_replicas={config.num_replicas} needs jax 0.8, this is {jax.__version__}"
+    if config.num_replicas > 1 and replicas.are_mapped() and not replicas.CAN_MAP:
+        yield (
+            f"num_replicas={config.num_replicas} needs jax 0.8 on GPU and TPU, "
+            f"this is {jax.__version__}"
+        )
     heads = models.head_names(models.create_model(config.model))
     if config.data.leaked and config.data.split != "holdout":
         yield f"data.leaked={config.data.leaked} needs data.split='holdout'"

@@ -65,7 +65,7 @@ def train_all(runs: Iterable[Run]) -> dict[Path, str]:
         except UserError as error:
             failures[run.workdir] = str(error)
             log.error("%s failed: %s", run.workdir, error)
-    at_once = pending and replicas.SUPPORTED and _accelerated()
+    at_once = pending and replicas.CAN_MAP and _accelerated()
     for group in _groups(pending) if at_once else _alone(pending):
         failures |= _train_group(group)
     return failures

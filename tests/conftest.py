@@ -1,6 +1,7 @@
 """Shared by the tests: small image folders and settings."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,10 @@ import pytest
 from PIL import Image
 
 from configs import common
+
+# What several tests compile is compiled once; set before one of them, or a child of it, starts jax.
+_PROGRAMS = tempfile.TemporaryDirectory()
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _PROGRAMS.name)
 
 
 @pytest.fixture
