@@ -1,4 +1,4 @@
-"""A small run on drawn flowers: no data to download, about half a minute on two CPU cores."""
+"""A small run on drawn flowers: no data to download, less than half a minute on two CPU cores."""
 
 from ml_collections import ConfigDict
 

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
@@ -271,6 +272,11 @@ def set_aside(workdir: Path) -> Path | None:
         return None
     number = next(n for n in itertools.count(1) if not _numbered(workdir, n).exists())
     return workdir.rename(_numbered(workdir, number))
+
+
+def is_set_aside(workdir: Path) -> bool:
+    """Whether `set_aside` has named the folder."""
+    return re.search(r"\.old\d+$", workdir.name) is not None
 
 
 def _numbered(workdir: Path, number: int) -> Path:

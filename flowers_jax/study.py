@@ -79,11 +79,19 @@ def row(config_name: str, summaries: Sequence[Summary]) -> dict[str, Any]:
 
 
 def state(config_name: str, summaries: Sequence[Summary]) -> str:
-    """What was run: in full, shortened (to fewer epochs than the study's), or not at all."""
+    """What was run: in full, shortened (to fewer epochs than the study's), or not at all.
+
+    Of a run that is none of the study's, and did not stop by itself, only the number of epochs.
+    """
     if not summaries:
         return "not run"
-    whole = (results.study_run(config_name) or {}).get("max_epochs", 0)
-    epochs = min((s["epochs_run"] for s in summaries if not s["stopped_early"]), default=whole)
+    epochs = min((s["epochs_run"] for s in summaries if not s["stopped_early"]), default=None)
+    if epochs is None:
+        return "in full"
+    logged = results.study_run(config_name)
+    if logged is None:
+        return f"{epochs} epochs"
+    whole = logged["max_epochs"]
     return f"shortened to {epochs} of {whole} epochs" if epochs < whole else "in full"
 
 
@@ -91,7 +99,7 @@ def interval(summaries: Sequence[Summary]) -> tuple[float, float]:
     """95 % interval of the restored weights' validation accuracy, in percent.
 
     Of one run Wilson's, for other images of the same kind; of several Student's for the mean over
-    seeds, on these images.
+    seeds, on these images. Neither counts that the epoch was chosen on these images.
     """
     accuracies = [100 * s["reported_val_accuracy"] for s in summaries]
     if len(summaries) > 1:

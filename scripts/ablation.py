@@ -14,7 +14,7 @@ from typing import Any
 import runner
 from absl import flags
 
-from flowers_jax import command, plots, results, study
+from flowers_jax import command, plots, results
 from flowers_jax.errors import UserError
 
 _SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds 0, 1, ... of each variant.", lower_bound=1)
@@ -71,11 +71,8 @@ def _run(arguments: Sequence[str], title: str, variants: Variants, finish: Finis
         for variant, (config, changes) in variants.items()
     }
     failures = runner.train_all(run for group in runs.values() for run in group)
-    finished = {
-        variant: [w.workdir for w in group if results.read_summary(w.workdir)]
-        for variant, group in runs.items()
-    }
-    write(folder, title, variants, finished)
+    workdirs = {variant: [run.workdir for run in group] for variant, group in runs.items()}
+    write(folder, title, variants, workdirs, failures)
     if finish is not None:
         finish(folder)
     print(f"table and figure are in {folder}")
@@ -85,17 +82,26 @@ def _run(arguments: Sequence[str], title: str, variants: Variants, finish: Finis
         sys.exit(1)
 
 
-def write(folder: Path, title: str, variants: Variants, workdirs: dict[str, list[Path]]) -> None:
-    """Writes the table and the figure of the variants that have finished runs."""
+def write(
+    folder: Path,
+    title: str,
+    variants: Variants,
+    workdirs: dict[str, list[Path]],
+    failures: dict[Path, str],
+) -> None:
+    """Writes the table of all variants and the figure of those that have finished runs."""
     rows, histories = [], {}
     for name, group in workdirs.items():
-        if not group:
-            continue
-        row = study.row(variants[name][0], [results.read_summary(w) for w in group])
+        row = runner.row(variants[name][0], group, failures)
         rows.append([name, *(row[column] for column in HEADER[1:])])
-        histories[name] = [results.read_history(workdir) for workdir in group]
+        finished = [workdir for workdir in group if results.read_summary(workdir)]
+        if finished:
+            histories[name] = [results.read_history(workdir) for workdir in finished]
     results.write_csv(folder / "table.csv", HEADER, rows)
-    cells = [[f"{v:.2f}" if isinstance(v, float) else str(v) for v in row] for row in rows]
+    cells = [
+        ["" if v is None else f"{v:.2f}" if isinstance(v, float) else str(v) for v in row]
+        for row in rows
+    ]
     results.write_text(folder / "table.md", runner.markdown(HEADER, cells))
     results.write_figure(folder / "ablation.png", plots.compare(histories, title))
 

@@ -19,7 +19,8 @@ def heads(folder: Path) -> None:
     """Writes `heads.md`: the best validation accuracy of each head, in percent."""
     rows = []
     for name in VARIANTS:
-        workdirs = [path.parent for path in sorted((folder / name).glob("seed_*/summary.json"))]
+        found = sorted(path.parent for path in (folder / name).glob("seed_*/summary.json"))
+        workdirs = [workdir for workdir in found if not results.is_set_aside(workdir)]
         if workdirs:
             shares = [ablation.best(workdirs, f"val_{head}_accuracy") for head in HEADS]
             rows.append([name, *(f"{100 * share:.2f}" for share in shares)])

@@ -30,8 +30,10 @@ from flowers_jax.models.vgg16 import VGG16
 
 _DATA_DIR = flags.DEFINE_string("data.dir", None, "The image folder, as --config.data.dir.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 150, "Pixels; less is a shortened version.")
-_STEPS = flags.DEFINE_integer("steps", 200, "Steps of each variant; less is a shortened version.")
 EVERY = 10
+_STEPS = flags.DEFINE_integer(
+    "steps", 200, "Steps of each variant; less is a shortened version.", lower_bound=EVERY
+)
 SCALINGS = {"0..255": "none", "0..1": "0_1", "-1..1": "-1_1"}
 INITIALISERS = {"glorot": nn.initializers.glorot_uniform(), "he": nn.initializers.he_uniform()}
 NORMS = {"plain": False, "batch norm": True}

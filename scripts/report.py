@@ -47,7 +47,8 @@ def main(arguments: Sequence[str]) -> None:
     if len(arguments) != 2:
         raise UserError("give the folder of the runs: python scripts/report.py runs/study.")
     root = Path(arguments[1])
-    workdirs = sorted(path.parent for path in root.rglob("summary.json"))
+    found = sorted(path.parent for path in root.rglob("summary.json"))
+    workdirs = [workdir for workdir in found if not results.is_set_aside(workdir)]
     if not workdirs:
         raise UserError(f"{root} holds no finished run: there is no summary.json below it.")
     image_roots = [root]

@@ -32,6 +32,7 @@ HEADINGS = {
     "config": ("config", ""),
     "study_max_val_accuracy": ("study's table", ".2f"),
     "study_best_epoch_val_accuracy": ("best epoch of its log", ".2f"),
+    "seeds": ("seeds", ""),
     "max_val_accuracy": ("ours", ".2f"),
     "max_val_accuracy_sd": ("sd", ".2f"),
     "difference": ("difference", "+.2f"),
@@ -72,27 +73,17 @@ def main(arguments: Sequence[str]) -> None:
         for name in chosen
     }
     failures = runner.train_all(run for group in runs.values() for run in group)
-    write_table(folder, [row(folder, name, runs.get(name, []), failures) for name in names])
+    rows = []
+    for name in names:
+        there = {path for path in (folder / name).glob("seed_*") if not results.is_set_aside(path)}
+        asked = {run.workdir for run in runs.get(name, [])}
+        rows.append(runner.row(name, there | asked, failures))
+    write_table(folder, rows)
     print(f"the table is in {folder / 'table.md'}")
     if failures:
         for workdir, reason in failures.items():
             print(f"failed: {workdir}: {reason}", file=sys.stderr)
         sys.exit(1)
-
-
-def row(
-    folder: Path, name: str, asked: Sequence[runner.Run], failures: dict[Path, str]
-) -> dict[str, Any]:
-    """The row of a config, from all seeds in the folder; says what is missing or shortened."""
-    workdirs = {*(folder / name).glob("seed_*"), *(run.workdir for run in asked)}
-    found = [results.read_summary(workdir) for workdir in sorted(workdirs)]
-    finished = [summary for summary in found if summary is not None]
-    result = study.row(name, finished)
-    if len(finished) < len(workdirs):
-        result["state"] += f", {len(finished)} of {len(workdirs)} seeds finished"
-    if any(run.workdir in failures for run in asked):
-        result["state"] += ", failed"
-    return result
 
 
 def write_table(folder: Path, rows: Sequence[dict[str, Any]]) -> None:

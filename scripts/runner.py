@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
-from flowers_jax import compilation, cpu, replicas, results
+from flowers_jax import compilation, cpu, replicas, results, study
 from flowers_jax.errors import Interrupted, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +48,19 @@ class Run:
         return config
 
 
+def row(config_name: str, workdirs: Iterable[Path], failures: dict[Path, str]) -> dict[str, Any]:
+    """`study.row` of the runs in these folders; its `state` tells what is missing or failed."""
+    workdirs = sorted(workdirs)
+    found = [results.read_summary(workdir) for workdir in workdirs]
+    finished = [summary for summary in found if summary is not None]
+    result = study.row(config_name, finished)
+    if len(finished) < len(workdirs):
+        result["state"] += f", {len(finished)} of {len(workdirs)} seeds finished"
+    if not failures.keys().isdisjoint(workdirs):
+        result["state"] += ", failed"
+    return result
+
+
 def train_all(runs: Iterable[Run]) -> dict[Path, str]:
     """Trains every run that is not finished; a failure does not stop the others, a signal does.
 
@@ -65,7 +77,8 @@ def train_all(runs: Iterable[Run]) -> dict[Path, str]:
         except UserError as error:
             failures[run.workdir] = str(error)
             log.error("%s failed: %s", run.workdir, error)
-    at_once = pending and replicas.CAN_MAP and _accelerated()
+    # Asked in a child, as a GPU serves one process at a time.
+    at_once = pending and replicas.CAN_MAP and _in_child(replicas.are_mapped)
     for group in _groups(pending) if at_once else _alone(pending):
         failures |= _train_group(group)
     return failures
@@ -108,6 +121,8 @@ def _is_next(before: Run, run: Run) -> bool:
 def _is_new(group: list[Run]) -> bool:
     """Whether no run has begun, or all have together."""
     parent = group[0].workdir.parent
+    if any((run.workdir / "checkpoints").exists() for run in group):
+        return False
     if (parent / "config.json").exists():
         return results.read_config(parent) == results.json_config(_together(group))
     return not any(run.workdir.exists() for run in group)
@@ -121,15 +136,6 @@ def _together(group: list[Run]) -> ConfigDict:
     config = group[0].load()
     config.num_replicas = len(group)
     return config
-
-
-def _accelerated() -> bool:
-    """Whether JAX finds more than CPUs; asked in a child, as a GPU serves one process at a time."""
-    return _in_child(_backend) != "cpu"
-
-
-def _backend() -> str:
-    return jax.default_backend()
 
 
 def _in_child(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401

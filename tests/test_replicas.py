@@ -40,35 +40,43 @@ def alone_and_together(config, tmp_path):
     return histories(alone), histories(group), zip(alone, group, strict=True)
 
 
-def test_seeds_together_are_the_seeds_alone(tiny_config, tmp_path):
-    # Dropout, batch normalisation and augmentation.
-    config = tiny_config
-    config.model, config.image_size, config.max_epochs = "base_cnn_batchnorm", 40, 4
-    config.optimizer.name, config.optimizer.learning_rate = "sgd", 0.01
-    config.early_stopping.patience = 1
-    config.data.augment = ConfigDict(
+@pytest.fixture
+def config(tiny_config):
+    """Dropout, batch normalisation and augmentation."""
+    tiny_config.model, tiny_config.image_size = "base_cnn_batchnorm", 40
+    tiny_config.max_epochs, tiny_config.early_stopping.patience = 4, 1
+    tiny_config.optimizer.name = "sgd"
+    tiny_config.data.augment = ConfigDict(
         {"rotation_degrees": 15.0, "zoom": 0.1, "horizontal_flip": True, "vertical_flip": False}
     )
+    return tiny_config
+
+
+def test_seeds_together_are_the_seeds_alone(config, tmp_path):
+    config.optimizer.learning_rate = 0.01
     alone, group, folders = alone_and_together(config, tmp_path)
     assert len({len(rows) for rows in alone}) > 1  # one stops before another
     for a, b in zip(alone, group, strict=True):
-        np.testing.assert_allclose(b, a, rtol=1e-4)
+        np.testing.assert_allclose(b, a, rtol=1e-5)
     for one, other in folders:
         expected, found = results.read_summary(one), results.read_summary(other)
         for key in ("config", "epochs_run", "best_epoch", "best_val_accuracy", "num_params"):
             assert found[key] == expected[key]
         weights = [best_weights(path)[1] for path in (other, one)]
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), *weights)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *weights)
 
 
 @pytest.mark.skipif(not replicas.CAN_MAP, reason="needs jax 0.8 or later")
-def test_mapped_as_on_an_accelerator_the_seeds_are_the_same(tiny_config, tmp_path, monkeypatch):
+def test_mapped_as_on_an_accelerator_the_seeds_are_the_same(config, tmp_path, monkeypatch):
     # Small steps: mapped over their kernels convolutions round otherwise, and where two pixels of a
     # pool's window are equal but for that, the gradient may go to either.
-    tiny_config.optimizer.name, tiny_config.optimizer.learning_rate = "sgd", 1e-4
+    config.optimizer.learning_rate = 1e-4
+    config.early_stopping.monitor = "accuracy"
     monkeypatch.setattr(replicas, "are_mapped", lambda: True)
-    alone, group, _ = alone_and_together(tiny_config, tmp_path)
-    np.testing.assert_allclose(group, alone, rtol=1e-4)
+    alone, group, _ = alone_and_together(config, tmp_path)
+    assert len({len(rows) for rows in alone}) > 1
+    for a, b in zip(alone, group, strict=True):
+        np.testing.assert_allclose(b[:3], a[:3], rtol=1e-4)
 
 
 def test_a_group_goes_on_where_it_was_interrupted_and_caches_agree(

@@ -65,6 +65,8 @@ def test_a_row_says_what_was_shortened():
     assert study.state("googlenet_sgd", [summary(0.7, stopped_early=False, epochs_run=200)]) == (
         "in full"
     )
+    assert study.state("googlenet_adam", [summary(0.7)]) == "in full"
+    assert study.state("googlenet_adam", [cut]) == "12 epochs"  # the study has no such run
 
 
 @pytest.mark.slow
@@ -87,6 +89,9 @@ def test_the_command_goes_on_after_a_failure_and_skips_what_is_finished(image_fo
         )
 
     flags = ("--only=improvement_2_gap,improvement_5_augmentation", "--epochs=1")
+    set_aside = tmp_path / "runs" / "study_1_epochs" / "improvement_2_gap" / "seed_0.old1"
+    set_aside.mkdir(parents=True)
+    (set_aside / "summary.json").write_text("{}")
     first = run_study(*flags)
     assert first.returncode == 1
     assert "improvement_5_augmentation/seed_0: class blue has 20 images" in first.stderr
@@ -100,6 +105,7 @@ def test_the_command_goes_on_after_a_failure_and_skips_what_is_finished(image_fo
     assert rows["improvement_5_augmentation"]["state"] == "not run, 0 of 1 seeds finished, failed"
     assert rows["vgg16_adam"]["state"] == "not run"
     assert float(rows["improvement_2_gap"]["epochs"]) == 1
+    assert rows["improvement_2_gap"]["seeds"] == "1"
     unknown = run_study("--only=vgg19_*")
     assert unknown.returncode == 2
     assert "--only=vgg19_* matches no run" in unknown.stderr

@@ -133,7 +133,7 @@ def decode(
         dataset = tf.data.Dataset.from_tensor_slices((np.array(remaining, np.int64), names))
         dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE)
         decoded = dataset.batch(batch_size).prefetch(2).as_numpy_iterator()
-        while True:
+        for _ in range(len(remaining)):  # no fewer than the batches
             try:
                 positions, pixels = next(decoded)
             except StopIteration:

@@ -27,7 +27,7 @@ Grid = list[list[jax.Array]]
 
 _TILE = 6
 # Where the polynomials of Toom and Cook's construction are evaluated, besides infinity; the usual
-# 0, 1, -1, 2, -2 has three to four times the error.
+# 0, 1, -1, 2, -2 has about three times the largest error.
 _POINTS = (0, 0.75, -0.75, 1.5, -1.5)
 _SIZES = (3, 5)
 # With fewer channels and features the transforms cost more than the multiplications they save.
