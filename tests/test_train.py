@@ -116,8 +116,7 @@ train_and_evaluate(config, Path(sys.argv[2]))
 
 @pytest.mark.slow
 def test_any_number_of_devices_gives_the_history_of_one(image_folder, tmp_path):
-    # 45 training images: two full batches of 16 and a padded one. At the highest precision
-    # convolutions are direct; Winograd's rounding would choose among equal pixels of a window.
+    # 45 training images: two full batches of 16 and a padded one.
     histories = []
     for devices in (1, 2, 4, 8):
         workdir = tmp_path / str(devices)
@@ -129,7 +128,6 @@ def test_any_number_of_devices_gives_the_history_of_one(image_folder, tmp_path):
                 # More threads than XLA takes by itself: with one per core, devices that wait for an
                 # all-reduce can hold all of them.
                 "NPROC": "32",
-                "JAX_DEFAULT_MATMUL_PRECISION": "highest",
             },
             check=True,
             timeout=300,

@@ -1,14 +1,17 @@
 """Convolution with fewer multiplications on XLA's CPU backend.
 
-Winograd's minimal filtering computes, with 36 multiplications, 4 x 4 outputs of a 3 x 3 convolution
-or 2 x 2 outputs of a 5 x 5 convolution, which take 144 and 100 (Lavin and Gray 2016,
-arXiv:1509.09308). It differs from a direct convolution by rounding errors, a few millionths of the
-largest value. On GPU and TPU it lowers to XLA's own convolution; the choice is made when a program
-is lowered, from where it will run.
+Winograd's minimal filtering computes 2 x 2 outputs of a 3 x 3 convolution with 16 multiplications
+for 36, and 4 x 4 outputs of a 5 x 5 convolution with 100 for 400 (Lavin and Gray 2016,
+arXiv:1509.09308). The outputs are coefficients of a product of polynomials, which the Chinese
+remainder theorem gives from its remainders modulo x, infinity and the factors of x^2 - 1 or
+x^6 - 1. With roots of one all numbers stay small, and the result rounds about as a direct
+convolution's; larger tiles of linear factors multiply less and round several times worse (Barabasz
+and Gregg 2019, arXiv:1905.05233). On GPU and TPU it lowers to XLA's own convolution; the choice is
+made when a program is lowered, from where it will run.
 
 Images are `[batch, height, width, channels]`, kernels `[size, size, channels, features]`. An image
-is cut into tiles of 6 x 6 pixels, one for each block of outputs. A grid is a list of lists: of the
-coefficients of all tiles, `[batch, rows, columns, channels]` each, or of those of the kernel,
+is cut into tiles, one for each block of outputs. A grid is a list of lists: of the coefficients of
+all tiles, `[batch, rows, columns, channels]` each, or of those of the kernel,
 `[channels, features]` each. The convolution is a matrix product for each coefficient.
 """
 
@@ -19,17 +22,19 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from jax import lax
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 Grid = list[list[jax.Array]]
 
-_TILE = 6
-# Where the polynomials of Toom and Cook's construction are evaluated, besides infinity; the usual
-# 0, 1, -1, 2, -2 has about three times the largest error.
-_POINTS = (0, 0.75, -0.75, 1.5, -1.5)
-_SIZES = (3, 5)
+# The lower coefficients of monic polynomials, constant first: the factors of x (x^2 - 1) for 3 x 3
+# and of x (x^6 - 1) for 5 x 5.
+_FACTORS = {
+    3: ((0,), (-1,), (1,)),
+    5: ((0,), (-1,), (1,), (1, 1), (1, -1)),
+}
 # With fewer channels and features the transforms cost more than the multiplications they save.
 _MIN_CHANNELS = 64
 
@@ -47,7 +52,7 @@ def conv_general_dilated(
     """
     size, _, channels, features = kernel.shape
     if (
-        size not in _SIZES
+        size not in _FACTORS
         or kernel.shape[1] != size
         or tuple(strides) != (1, 1)
         or min(channels, features) < _MIN_CHANNELS
@@ -61,22 +66,42 @@ def conv_general_dilated(
     return _conv(x, kernel, (height, width))
 
 
+def _remainders(factor: Sequence[int], num_powers: int) -> np.ndarray:
+    """1, x, x^2, ... modulo the factor, `[degree, num_powers]`."""
+    powers = [np.eye(len(factor))[0]]
+    for _ in range(num_powers - 1):
+        *lower, highest = powers[-1]
+        powers.append(np.array([0, *lower]) - highest * np.array(factor))
+    return np.array(powers).T
+
+
 @functools.cache
 def _matrices(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For outputs `[7 - size, 6]`, kernel `[6, size]` and tile `[6, 6]`, along one axis.
+    """For outputs `[step, n]`, kernel `[n, size]` and tile `[n, step + size - 1]`, along one axis.
 
     `outputs @ ((kernel @ g) * (tile @ d))` are the outputs of the kernel g on the tile d.
     """
+    factors = _FACTORS[size]
+    length = sum(map(len, factors)) + 1
 
-    def evaluate(num_coefficients: int) -> np.ndarray:
-        at_points = np.vander(_POINTS, num_coefficients, increasing=True)
-        return np.vstack([at_points, np.eye(num_coefficients)[-1]])
+    def evaluate(num_powers: int) -> np.ndarray:
+        rows = []
+        for factor in factors:
+            remainders = _remainders(factor, num_powers)
+            rows += [remainders, remainders.sum(0)] if len(factor) == 2 else [remainders]
+        return np.vstack([*rows, np.eye(num_powers)[-1]])
 
-    kernel, tile = evaluate(size), np.linalg.inv(evaluate(_TILE)).T
+    # The product of two remainders from products of numbers; of a + b x and c + d x, modulo
+    # q + p x + x^2, from a c, b d and (a + b) (c + d) as by Karatsuba.
+    products = [
+        [[1, -factor[0], 0], [-1, -1 - factor[1], 1]] if len(factor) == 2 else [[1]]
+        for factor in factors
+    ]
+    remainders = [_remainders(factor, length) for factor in factors]
+    inverse = np.linalg.inv(np.vstack([*remainders, np.eye(length)[-1]]))
+    tile = (inverse @ scipy.linalg.block_diag(*products, 1)).T
     tile[np.abs(tile) < 1e-9] = 0
-    # What scales a row of the one may be taken from the other: of equal size they round least.
-    scale = 2 ** np.round(np.log2(np.abs(kernel).sum(1) / np.abs(tile).sum(1)) / 2)[:, None]
-    return evaluate(_TILE + 1 - size).T, kernel / scale, tile * scale
+    return evaluate(length - size + 1).T, evaluate(size), tile
 
 
 def _combine(matrix: np.ndarray, terms: Sequence[jax.Array]) -> list[jax.Array]:
@@ -165,11 +190,11 @@ def _outputs(tiles: Grid, kernels: Grid) -> Grid:
 def _transformed(x: jax.Array, kernel: jax.Array, pads: Pads) -> tuple[Grid, Grid, Pair]:
     """Coefficients of image and kernel; height and width of the outputs."""
     size = len(kernel)
-    _, of_kernel, of_tile = _matrices(size)
-    step = _TILE + 1 - size
+    of_outputs, of_kernel, of_tile = _matrices(size)
+    step, length = len(of_outputs), of_tile.shape[1]
     height, width = (x.shape[axis + 1] + sum(pads[axis]) - size + 1 for axis in (0, 1))
     tiles = -(-height // step), -(-width // step)
-    lengths = [(n + (_TILE - 1) // step) * step for n in tiles]
+    lengths = [(n + (length - 1) // step) * step for n in tiles]
     padded = _fit(x, [low for low, _ in pads], lengths)
     kernels = _combine_both(of_kernel, [list(row) for row in kernel])
     return _tiles(padded, of_tile, tiles, step), kernels, (height, width)
