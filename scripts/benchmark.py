@@ -33,7 +33,7 @@ import numpy as np
 import runner
 from absl import flags
 
-from flowers_jax import command, results
+from flowers_jax import command, cpu, results
 from flowers_jax.data import feed, folder, pipeline, sources
 from flowers_jax.errors import UserError
 
@@ -196,6 +196,8 @@ def _receive(pipe: multiprocessing.connection.Connection, name: str) -> dict | l
 
 def work(pipe: multiprocessing.connection.Connection, name: str, model: str, root: str) -> None:
     """A contender's process: steps and epochs when told, and at the end its memory."""
+    if name in ("ours", "bfloat16"):
+        cpu.reuse_memory()  # before anything is allocated, as main.py does
     size = SIZES.get(model, 150)
     config = runner.Run("common", {}, Path()).load()
     files, _ = folder.split(folder.scan(root), config.data)
@@ -255,8 +257,6 @@ def measure_decoding(root: Path) -> dict[str, list[float]]:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras
 
-    from flowers_jax import cpu
-
     cpu.reuse_memory()
 
     def ours() -> int:
@@ -289,7 +289,7 @@ def flax_contender(name: str, model: str, split: pipeline.Split) -> Contender:
     from flax import linen as nn
     from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-    from flowers_jax import cpu, train
+    from flowers_jax import train
     from flowers_jax.models import convolution, pooling
 
     options = {}
@@ -297,7 +297,6 @@ def flax_contender(name: str, model: str, split: pipeline.Split) -> Contender:
         pooling.max_pool = nn.max_pool
         convolution.conv_general_dilated = jax.lax.conv_general_dilated
     else:
-        cpu.reuse_memory()
         options = cpu.compiler_options()
     changes = {"model": model, "dtype": "bfloat16" if name == "bfloat16" else "float32"}
     changes["aux_weight"] = 1.0 if model == "googlenet" else None
