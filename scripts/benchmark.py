@@ -12,8 +12,6 @@ terminal, everything to --out as JSON. The second start finds the programs that 
 With 'keras' among the peers, decoding the whole folder is timed beside Keras' loader.
 """
 
-import contextlib
-import dataclasses
 import functools
 import importlib.util
 import multiprocessing
@@ -29,17 +27,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import contenders
 import numpy as np
 import runner
 from absl import flags
 
 from flowers_jax import command, cpu, results
-from flowers_jax.data import feed, folder, pipeline, sources
+from flowers_jax.data import folder, pipeline, sources
 from flowers_jax.errors import UserError
 
 SIZES = {"googlenet": 224}  # others 150, as in the study
 PEERS = ("plain", "keras", "torch", "bfloat16", "torch_bfloat16")
-BATCH = 32
 STEPS_PER_TURN = 3
 WARM_UP = 5  # steps; the memory of a process grows during the first few
 
@@ -49,21 +47,6 @@ _STEPS = flags.DEFINE_integer("steps", 15, "Timed steps of each, after warming u
 _EPOCHS = flags.DEFINE_integer("epochs", 1, "Timed epochs of each; may be 0.", lower_bound=0)
 _DATA_DIR = flags.DEFINE_string("data.dir", None, "The image folder; as a run finds it if unset.")
 _OUT = flags.DEFINE_string("out", "runs/benchmark.json", "File for the measurements.")
-
-
-@dataclasses.dataclass(frozen=True)
-class Contender:
-    """What is timed; both return when the device is done.
-
-    Attributes:
-      step: a training step on one and the same batch.
-      epoch: so many first steps of a training epoch.
-      flops: of a step, where they are known.
-    """
-
-    step: Callable[[], None]
-    epoch: Callable[[int], None]
-    flops: float | None = None
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -97,9 +80,9 @@ def main(arguments: Sequence[str]) -> None:
                 model, ["ours", *peers], source.root, _STEPS.value, _EPOCHS.value
             )
     rows = []
-    for model, contenders in measured.items():
-        ours = contenders["ours"]["median_ms"]
-        for name, found in contenders.items():
+    for model, by_name in measured.items():
+        ours = by_name["ours"]["median_ms"]
+        for name, found in by_name.items():
             speed, again = found.get("images_per_second"), found.get("second_first_step_s")
             rows.append(
                 [
@@ -134,7 +117,7 @@ def main(arguments: Sequence[str]) -> None:
         "cores": os.cpu_count(),
         "versions": results.versions(),
         "data_source": source.name,
-        "batch": BATCH,
+        "batch": contenders.BATCH,
         "matrix_product_gflops": ceiling,
         "decoded_images_per_second": decoding,
         "models": measured,
@@ -143,14 +126,14 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def measure(
-    model: str, contenders: Sequence[str], root: str, num_steps: int, num_epochs: int
+    model: str, names: Sequence[str], root: str, num_steps: int, num_epochs: int
 ) -> dict[str, dict[str, float]]:
     """Times of the contenders, which take turns of a few steps, then of an epoch."""
     pipes, found = {}, {}
-    for name in contenders:
+    for name in names:
         pipes[name] = _start(name, model, root)
         found[name] = _receive(pipes[name], name)
-    times = {what: {name: [] for name in contenders} for what in ("step", "epoch")}
+    times = {what: {name: [] for name in names} for what in ("step", "epoch")}
     turns = ["step"] * -(-num_steps // STEPS_PER_TURN) + ["epoch"] * num_epochs
     for what in turns:
         for name, pipe in pipes.items():
@@ -174,7 +157,7 @@ def measure(
             epoch = statistics.median(times["epoch"][name])
             num_images = row["num_images"]
             row["images_per_second"] = num_images / epoch
-            row["epoch_overhead"] = epoch / (-(-num_images // BATCH) * step)
+            row["epoch_overhead"] = epoch / (-(-num_images // contenders.BATCH) * step)
             row["epoch_seconds"] = times["epoch"][name]
     return found
 
@@ -207,11 +190,11 @@ def work(pipe: multiprocessing.connection.Connection, name: str, model: str, roo
     split = pipeline.Split(files, images, np.arange(len(files)))
     start = time.perf_counter()
     if name == "keras":
-        contender = keras_contender(model, split)
+        contender = contenders.keras_contender(model, split)
     elif name.startswith("torch"):
-        contender = torch_contender(name, model, split)
+        contender = contenders.torch_contender(name, model, split)
     else:
-        contender = flax_contender(name, model, split)
+        contender = contenders.flax_contender(name, model, split)
     contender.step()
     first = {"first_step_s": time.perf_counter() - start, "num_images": len(files)}
     for _ in range(WARM_UP):
@@ -219,7 +202,7 @@ def work(pipe: multiprocessing.connection.Connection, name: str, model: str, roo
     contender.epoch(2)
     # Not before: whoever hears of it lets the next one start.
     pipe.send(first | ({"flops": contender.flops} if contender.flops else {}))
-    whole_epoch = functools.partial(contender.epoch, -(-len(files) // BATCH))
+    whole_epoch = functools.partial(contender.epoch, -(-len(files) // contenders.BATCH))
     turns = {"step": [contender.step] * STEPS_PER_TURN, "epoch": [whole_epoch]}
     while (what := pipe.recv()) != "end":
         times = []
@@ -265,12 +248,12 @@ def measure_decoding(root: Path) -> dict[str, list[float]]:
 
     def theirs() -> int:
         dataset = keras.utils.image_dataset_from_directory(
-            root, image_size=(150, 150), batch_size=BATCH, shuffle=False, verbose=False
+            root, image_size=(150, 150), batch_size=contenders.BATCH, shuffle=False, verbose=False
         )
         return sum(len(images) for images, _ in dataset)
 
     speeds = {"ours": [], "keras": []}
-    for _ in range(11):
+    for _ in range(21):
         for name, decode in (("ours", ours), ("keras", theirs)):
             start = time.perf_counter()
             speeds[name].append(decode() / (time.perf_counter() - start))
@@ -281,148 +264,6 @@ def _alone(function: Callable[..., Any], *arguments: object) -> Any:  # noqa: AN
     """What `function` returns in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
-
-
-def flax_contender(name: str, model: str, split: pipeline.Split) -> Contender:
-    """This package's step and feed; as 'plain' without what makes them fast on CPU."""
-    import jax
-    from flax import linen as nn
-    from jax.sharding import AxisType, NamedSharding, PartitionSpec
-
-    from flowers_jax import train
-    from flowers_jax.models import convolution, pooling
-
-    options = {}
-    if name == "plain":
-        pooling.max_pool = nn.max_pool
-        convolution.conv_general_dilated = jax.lax.conv_general_dilated
-    else:
-        options = cpu.compiler_options()
-    changes = {"model": model, "dtype": "bfloat16" if name == "bfloat16" else "float32"}
-    changes["aux_weight"] = 1.0 if model == "googlenet" else None
-    config = runner.Run("common", changes, Path()).load()
-    size = split.images.shape[1]
-
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-    replicated = NamedSharding(mesh, PartitionSpec())
-    kind = feed.HostFeed
-    if feed.choose_cache(len(split.files), size) == "device":
-        kind = feed.DeviceFeed
-        padding = np.zeros((-len(split.images) % mesh.size, *split.images.shape[1:]), np.uint8)
-        spread = NamedSharding(mesh, PartitionSpec("data"))
-        images = jax.device_put(np.concatenate([split.images, padding]), spread)
-        split = dataclasses.replace(split, images=images)
-    batches = kind(split, BATCH, mesh)
-    batch = jax.device_put(next(batches.batches()), NamedSharding(mesh, PartitionSpec("data")))
-
-    task = train.create_task(config, len(split.files.class_names))
-    create = functools.partial(train.create_state, task, size)
-    jit = functools.partial(jax.jit, out_shardings=replicated)
-    state = jit(create)(jax.random.key(0))
-    sums = jit(functools.partial(train.zero_sums, task.model))()
-    keys = jax.device_put({"dropout": jax.random.key(0), "augment": jax.random.key(0)}, replicated)
-    carry = (state, sums)
-
-    jit = functools.partial(jit, donate_argnums=0, compiler_options=options)
-    take_step = jit(lambda carry, batch, keys: train.train_step(task, *carry, batch, keys))
-    take_steps = jit(
-        batches.loop(lambda carry, batch, keys: train.train_step(task, *carry, batch, keys))
-    )
-
-    def step() -> None:
-        nonlocal carry
-        carry = jax.block_until_ready(take_step(carry, batch, keys))
-
-    def epoch(num_steps: int) -> None:
-        nonlocal carry
-        done = 0
-        for num, some in batches.epoch(pipeline.epoch_order(len(split.files), 0, 1)):
-            carry = take_steps(carry, some, keys)
-            done += num
-            if done >= num_steps:
-                break
-        jax.block_until_ready(carry)
-
-    with jax.default_matmul_precision("highest"):  # the operations of direct convolutions
-        cost = take_step.lower(carry, batch, keys).cost_analysis()
-    return Contender(step, epoch, cost["flops"])
-
-
-def keras_contender(model: str, split: pipeline.Split) -> Contender:
-    """Keras' own compiled step of the study's model, and `fit` on a dataset in memory."""
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    import keras
-    import tensorflow as tf
-
-    from flowers_jax.keras_models import create_keras_model
-
-    network = create_keras_model(
-        model, split.images.shape[1], num_classes=len(split.files.class_names)
-    )
-    num_heads = len(network.outputs)
-    loss = keras.losses.SparseCategoricalCrossentropy()
-    network.compile("adam", [loss] * num_heads)
-
-    def scale(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, Sequence[tf.Tensor]]:
-        targets = labels if num_heads == 1 else (labels,) * num_heads
-        return tf.cast(images, tf.float32) / 127.5 - 1, targets
-
-    dataset = tf.data.Dataset.from_tensor_slices((split.images, split.files.labels))
-    dataset = dataset.shuffle(len(split.files)).batch(BATCH).map(scale).prefetch(2)
-    inputs, targets = scale(split.images[:BATCH], tf.constant(split.files.labels[:BATCH]))
-    return Contender(
-        lambda: network.train_on_batch(inputs, targets),
-        lambda num_steps: network.fit(dataset.take(num_steps), verbose=0),
-    )
-
-
-def torch_contender(name: str, model: str, split: pipeline.Split) -> Contender:
-    """PyTorch: channels last, from uint8 images in memory; compiled where there is a GPU."""
-    import torch
-    import torch_models
-
-    torch.manual_seed(0)
-    gpu = torch.cuda.is_available()
-    device = torch.device("cuda" if gpu else "cpu")
-    images = torch.from_numpy(split.images).permute(0, 3, 1, 2).to(device)
-    labels = torch.from_numpy(split.files.labels.astype(np.int64)).to(device)
-    network = torch_models.Network(model, len(split.files.class_names)).to(device)
-
-    def scale(index: torch.Tensor) -> torch.Tensor:
-        return images[index].float() / 127.5 - 1
-
-    batch = torch.arange(BATCH, device=device)
-    with torch.no_grad():
-        network(scale(batch))  # gives the parameters their shapes
-    network = network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(network.parameters(), eps=1e-7, fused=gpu or None)
-    forward = torch.compile(network) if gpu else network
-
-    def take_step(index: torch.Tensor) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        precision = contextlib.nullcontext()
-        if name == "torch_bfloat16":
-            precision = torch.autocast(device.type, torch.bfloat16)
-        with precision:
-            outputs = forward(scale(index).contiguous(memory_format=torch.channels_last))
-            loss = sum(torch.nn.functional.cross_entropy(x, labels[index]) for x in outputs)
-        loss.backward()
-        optimizer.step()
-
-    def finish() -> None:
-        if gpu:
-            torch.cuda.synchronize()
-
-    def step() -> None:
-        take_step(batch)
-        finish()
-
-    def epoch(num_steps: int) -> None:
-        for index in torch.randperm(len(labels), device=device).split(BATCH)[:num_steps]:
-            take_step(index)
-        finish()
-
-    return Contender(step, epoch)
 
 
 if __name__ == "__main__":
