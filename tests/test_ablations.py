@@ -63,6 +63,24 @@ def test_the_losses_at_the_studys_point(script):
     assert found["cross-entropy"] == pytest.approx((math.log(10), 10), rel=1e-5)
 
 
+def test_the_learning_rates_are_drawn_with_their_intervals(script):
+    optimizers = script("ablation_optimizers")
+    columns = ("restored_val_accuracy", "interval_low", "interval_high")
+    rows = {
+        variant: dict(zip(columns, (f"{60 + i}", f"{57 + i}", f"{64 + i}"), strict=True))
+        for i, variant in enumerate(optimizers.VARIANTS)
+    }
+    rows["adadelta_0.1"] = dict.fromkeys(columns, "")  # not finished
+    [axes] = optimizers.draw_rates(rows).axes
+    adam, adadelta, *_ = axes.containers
+    assert adam.lines[0].get_xydata().tolist() == [
+        [0.0001, 60], [0.0003, 61], [0.001, 62], [0.003, 63]
+    ]  # fmt: skip
+    first_bar = adam.lines[2][0].get_segments()[0]
+    assert first_bar.tolist() == [[0.0001, 57], [0.0001, 64]]
+    assert adadelta.lines[0].get_xdata().tolist() == [0.001, 0.01, 1.0]
+
+
 def test_leaked_images_are_added_to_the_training_split(script, flowers_dir, tmp_path):
     from flowers_jax.data import folder
 
