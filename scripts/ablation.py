@@ -47,7 +47,7 @@ def main(title: str, variants: Variants, finish: Finish | None = None) -> None:
     Args:
       title: of the figure.
       variants: what is compared.
-      finish: called with the folder when all runs have ended, for what only this ablation shows.
+      finish: called with the folder after the table, for what only this ablation shows.
     """
     command.run(lambda arguments: _run(arguments, title, variants, finish))
 
@@ -70,12 +70,15 @@ def _run(arguments: Sequence[str], title: str, variants: Variants, finish: Finis
         ]
         for variant, (config, changes) in variants.items()
     }
-    failures = runner.train_all(run for group in runs.values() for run in group)
-    workdirs = {variant: [run.workdir for run in group] for variant, group in runs.items()}
-    write(folder, title, variants, workdirs, failures)
-    if finish is not None:
-        finish(folder)
-    print(f"table and figure are in {folder}")
+    failures: dict[Path, str] = {}
+    try:
+        failures = runner.train_all(run for group in runs.values() for run in group)
+    finally:  # also when it is interrupted
+        workdirs = {variant: [run.workdir for run in group] for variant, group in runs.items()}
+        write(folder, title, variants, workdirs, failures)
+        if finish is not None:
+            finish(folder)
+        print(f"table and figure are in {folder}")
     if failures:
         for workdir, reason in failures.items():
             print(f"failed: {workdir}: {reason}", file=sys.stderr)

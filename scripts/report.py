@@ -3,7 +3,8 @@
 python scripts/report.py runs/study
 
 The page is RUNS/report.html. The images of the mistakes are shown if they lie in RUNS or in the
-folder that --data.dir or the environment variable FLOWERS_DIR names.
+folder that --data.dir or the environment variable FLOWERS_DIR names; of a run from another machine,
+those that have the same class folder and name there.
 """
 
 import base64
@@ -128,18 +129,20 @@ def most_confident_mistakes(
 
 def _thumbnail(path: Path, image_roots: Sequence[Path]) -> str | None:
     """The image as a data URL; None if it is gone or lies outside the folders."""
-    resolved = path.resolve()
-    if not any(resolved.is_relative_to(root.resolve()) for root in image_roots):
-        return None
-    try:
-        with Image.open(resolved) as image:
-            small = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError):
-        return None
-    small.thumbnail((192, 192))
-    buffer = io.BytesIO()
-    small.save(buffer, format="jpeg", quality=80)
-    return _data_url(buffer.getvalue(), "jpeg")
+    for place in (path, *(root / path.parent.name / path.name for root in image_roots)):
+        resolved = place.resolve()
+        if not any(resolved.is_relative_to(root.resolve()) for root in image_roots):
+            continue
+        try:
+            with Image.open(resolved) as image:
+                small = image.convert("RGB")
+        except (OSError, SyntaxError, ValueError):
+            continue
+        small.thumbnail((192, 192))
+        buffer = io.BytesIO()
+        small.save(buffer, format="jpeg", quality=80)
+        return _data_url(buffer.getvalue(), "jpeg")
+    return None
 
 
 def _data_url(content: bytes, kind: str = "png") -> str:

@@ -3,7 +3,9 @@
 python scripts/run_study.py --only='improvement_*,alexnet_sgd' --seeds=3
 
 Each run goes to runs/<study>/<config>/seed_<s>; the same command again skips what is finished and
-continues what was interrupted. The table is in runs/<study>/table.md and table.csv.
+continues what was interrupted. The table is in runs/<study>/table.md and table.csv, also when the
+command is interrupted. Beside the study's runs --only knows those that the study left out, Adam and
+Adagrad with GoogLeNet.
 """
 
 import sys
@@ -18,7 +20,9 @@ from absl import flags
 from flowers_jax import command, results, study
 from flowers_jax.errors import UserError
 
-_ONLY = flags.DEFINE_list("only", ["*"], "Configs to run, as patterns: improvement_*,alexnet_sgd.")
+_ONLY = flags.DEFINE_list(
+    "only", None, "Configs to run, as patterns: improvement_*,alexnet_sgd; default: the study's."
+)
 _SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds 0, 1, ... of each config.", lower_bound=1)
 _EPOCHS = flags.DEFINE_integer(
     "epochs", None, "At most so many epochs: a short version.", lower_bound=1
@@ -27,6 +31,7 @@ _DATA_DIR = flags.DEFINE_string("data.dir", None, "The image folder, as --config
 _STUDY = flags.DEFINE_string(
     "study", None, "Name of the folder in runs/; default: study, or study_<N>_epochs."
 )
+UNTRIED = ("googlenet_adam", "googlenet_adagrad")  # by the study
 # Headings of the columns that table.md shows, and their format.
 HEADINGS = {
     "config": ("config", ""),
@@ -54,10 +59,12 @@ def main(arguments: Sequence[str]) -> None:
     if len(arguments) > 1:
         raise UserError(f"unexpected argument {arguments[1]!r}; choose configs with --only=...")
     names = [run["id"] for run in results.reference()["runs"]]
-    chosen = [n for n in names if any(fnmatchcase(n, p) for p in _ONLY.value)]
-    for pattern in _ONLY.value:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise UserError(f"--only={pattern} matches no run of {', '.join(names)}.")
+    known = (*names, *UNTRIED)
+    patterns = names if _ONLY.value is None else _ONLY.value
+    chosen = [name for name in known if any(fnmatchcase(name, p) for p in patterns)]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            raise UserError(f"--only={pattern} matches no run of {', '.join(known)}.")
     changes: dict[str, Any] = {}
     if _EPOCHS.value:
         changes["max_epochs"] = _EPOCHS.value
@@ -72,14 +79,19 @@ def main(arguments: Sequence[str]) -> None:
         ]
         for name in chosen
     }
-    failures = runner.train_all(run for group in runs.values() for run in group)
-    rows = []
-    for name in names:
-        there = {path for path in (folder / name).glob("seed_*") if not results.is_set_aside(path)}
-        asked = {run.workdir for run in runs.get(name, [])}
-        rows.append(runner.row(name, there | asked, failures))
-    write_table(folder, rows)
-    print(f"the table is in {folder / 'table.md'}")
+    failures: dict[Path, str] = {}
+    try:
+        failures = runner.train_all(run for group in runs.values() for run in group)
+    finally:
+        rows = []
+        for name in known:
+            found = (folder / name).glob("seed_*")
+            there = {path for path in found if not results.is_set_aside(path)}
+            workdirs = there | {run.workdir for run in runs.get(name, [])}
+            if workdirs or name in names:
+                rows.append(runner.row(name, workdirs, failures))
+        write_table(folder, rows)
+        print(f"the table is in {folder / 'table.md'}")
     if failures:
         for workdir, reason in failures.items():
             print(f"failed: {workdir}: {reason}", file=sys.stderr)

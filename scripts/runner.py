@@ -5,8 +5,10 @@ import dataclasses
 import importlib
 import logging
 import multiprocessing
+import signal
 import sys
 import traceback
+import types
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -64,7 +66,8 @@ def row(config_name: str, workdirs: Iterable[Path], failures: dict[Path, str]) -
 def train_all(runs: Iterable[Run]) -> dict[Path, str]:
     """Trains every run that is not finished; a failure does not stop the others, a signal does.
 
-    On accelerators the seeds of a config are trained at once, if jax can and the memory suffices.
+    On accelerators the seeds of a config are trained at once, if jax can; where that fails, for
+    want of memory or because one of them does, they are trained one by one.
 
     Returns:
       For each run that failed its folder and why.
@@ -85,17 +88,17 @@ def train_all(runs: Iterable[Run]) -> dict[Path, str]:
 
 
 def _train_group(group: list[Run]) -> dict[Path, str]:
-    """Trains runs at once, or where the memory does not suffice one by one; as `train_all`."""
+    """Trains runs at once, or where that fails one by one; as `train_all`."""
     workdir = group[0].workdir if len(group) == 1 else group[0].workdir.parent
     log.info("%s%s", workdir, f", {len(group)} seeds at once" * (len(group) > 1))
     try:
         _in_child(_train, _together(group), workdir)
     except (UserError, RuntimeError) as error:
-        if "RESOURCE_EXHAUSTED" in str(error) and len(group) > 1:
-            log.info("%d seeds at once do not fit into memory", len(group))
+        if len(group) > 1:
+            log.info("%d seeds at once failed: %s", len(group), error)
             return {k: v for run in group for k, v in _train_group([run]).items()}
         log.error("%s failed: %s", workdir, error)
-        return {run.workdir: str(error) for run in group}
+        return {workdir: str(error)}
     return {}
 
 
@@ -139,13 +142,28 @@ def _together(group: list[Run]) -> ConfigDict:
 
 
 def _in_child(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
-    """A process of its own gives its memory back, and takes nobody along when it dies."""
+    """A process of its own gives its memory back, and takes nobody along when it dies.
+
+    It is told of a SIGTERM to this process; of Ctrl-C the terminal tells both.
+    """
+    received = []
+
+    def pass_on(number: int, frame: types.FrameType | None) -> None:
+        received.append(number)
+        for child in multiprocessing.active_children():
+            child.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)
     spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        try:
+    try:
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
             return pool.submit(function, *arguments).result()
-        except concurrent.futures.process.BrokenProcessPool as error:
-            raise RuntimeError("its process was killed, perhaps for want of memory.") from error
+    except concurrent.futures.process.BrokenProcessPool as error:
+        if received:  # before it listened
+            raise Interrupted(signal.SIGTERM, "the start of a run") from error
+        raise RuntimeError("its process was killed, perhaps for want of memory.") from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _train(config: ConfigDict, workdir: Path) -> None:

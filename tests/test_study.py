@@ -1,4 +1,5 @@
 import csv
+import json
 import math
 import os
 import subprocess
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flowers_jax import study
+from flowers_jax import results, study
 
 
 def summary(reported, best=None, **changes):
@@ -106,6 +107,7 @@ def test_the_command_goes_on_after_a_failure_and_skips_what_is_finished(image_fo
     assert rows["vgg16_adam"]["state"] == "not run"
     assert float(rows["improvement_2_gap"]["epochs"]) == 1
     assert rows["improvement_2_gap"]["seeds"] == "1"
+    assert "googlenet_adam" not in rows  # the study left it out, and nobody asked
     unknown = run_study("--only=vgg19_*")
     assert unknown.returncode == 2
     assert "--only=vgg19_* matches no run" in unknown.stderr
@@ -124,3 +126,63 @@ def test_seeds_of_a_config_are_grouped_unless_begun_alone(monkeypatch, tmp_path)
     assert runner._groups(base + alexnet) == [base, *([run] for run in alexnet)]
     base[1].workdir.mkdir(parents=True)
     assert runner._groups(base) == [[run] for run in base]
+
+
+# Seeds that are trained at once need an accelerator; that they fail and are tried alone does not.
+FALLBACK = """
+import json, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1:2]
+import runner
+if __name__ == "__main__":
+    changes = {"model": "pilot_cnn", "image_size": 16, "max_epochs": 1, "data.dir": sys.argv[2]}
+    root = Path(sys.argv[3])
+    group = [runner.Run("common", {**changes, "seed": s}, root / f"seed_{s}") for s in (0, 1)]
+    failures = runner._train_group(group)
+    print(json.dumps({path.name: why for path, why in failures.items()}))
+"""
+
+
+@pytest.mark.slow
+def test_where_one_of_several_seeds_fails_the_others_are_trained_alone(image_folder, tmp_path):
+    (tmp_path / "fallback.py").write_text(FALLBACK)
+    other = tmp_path / "runs" / "seed_1"
+    other.mkdir(parents=True)
+    (other / "config.json").write_text('{"model": "alexnet"}')  # refused: another run's folder
+    done = subprocess.run(
+        [sys.executable, tmp_path / "fallback.py", "scripts", image_folder, other.parent],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    failures = json.loads(done.stdout.splitlines()[-1])
+    assert list(failures) == ["seed_1"]
+    assert "other settings" in failures["seed_1"]
+    assert results.read_summary(tmp_path / "runs" / "seed_0")["epochs_run"] == 1
+
+
+@pytest.mark.slow
+def test_a_sigterm_reaches_the_run_and_leaves_a_table(image_folder, tmp_path):
+    command = [sys.executable, Path.cwd() / "scripts" / "run_study.py", "--only=improvement_2_gap"]
+    environment = {**os.environ, "PYTHONPATH": ""}
+    process = subprocess.Popen(
+        [*command, f"--data.dir={image_folder}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    for line in process.stdout:
+        if line.startswith("epoch 1/"):
+            break
+    process.terminate()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, errors
+    assert "the same command goes on from there" in errors
+    study_folder = tmp_path / "runs" / "study"
+    with open(study_folder / "table.csv", newline="") as file:
+        rows = {row["config"]: row for row in csv.DictReader(file)}
+    assert rows["improvement_2_gap"]["state"] == "not run, 0 of 1 seeds finished"
+    assert list((study_folder / "improvement_2_gap" / "seed_0" / "checkpoints").iterdir())
