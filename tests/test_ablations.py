@@ -92,6 +92,23 @@ def test_leaked_images_are_added_to_the_training_split(script, flowers_dir, tmp_
         assert len(train) == 3917 + changes["data.leaked"]
 
 
+def test_the_heads_are_compared_by_their_best_epochs(script, tmp_path):
+    auxiliary = script("ablation_auxiliary")
+    # Accuracies of main, aux1 and aux2 in two epochs, of two seeds; of the other weights none yet.
+    seeds = [[(0.5, 0.3, 0.4), (0.6, 0.2, 0.5)], [(0.7, 0.4, 0.2), (0.1, 0.3, 0.3)]]
+    for seed, epochs in enumerate(seeds):
+        folder = tmp_path / "weight_0.3" / f"seed_{seed}"
+        folder.mkdir(parents=True)
+        (folder / "summary.json").write_text("{}")
+        columns = [f"val_{head}_accuracy" for head in ("main", "aux1", "aux2")]
+        rows = [",".join(["epoch", *columns])]
+        rows += [",".join(map(str, (i, *row))) for i, row in enumerate(epochs, start=1)]
+        (folder / "history.csv").write_text("\n".join(rows) + "\n")
+    auxiliary.heads(tmp_path)
+    *_, line = (tmp_path / "heads.md").read_text().splitlines()
+    assert line == "| weight_0.3 | 65.00 | 35.00 | 40.00 |"
+
+
 @pytest.mark.slow
 def test_an_ablation_ends_in_a_table_and_figures_and_is_not_run_twice(image_folder, tmp_path):
     command = [sys.executable, SCRIPTS / "ablation_loss.py", "--epochs=1"]

@@ -34,8 +34,10 @@ def browser():
 
 @pytest.fixture
 def runs(tiny_config, tmp_path, image_folder):
-    """Two runs of one epoch, on classes whose names are markup."""
+    """Two runs of one epoch, on classes and files whose names are markup."""
     for old, new in zip(("blue", "green", "red"), NAMES, strict=True):
+        for path in (image_folder / old).iterdir():
+            path.rename(path.with_name(f"<img src=x onerror=alert(1)>&{path.name}"))
         (image_folder / old).rename(image_folder / new.replace("/", "\u2215"))
     tiny_config.max_epochs = 1
     for seed in (0, 1):
@@ -78,6 +80,7 @@ def test_the_page_reads_sorts_and_escapes(runs, image_folder, browser):
     assert thumbnails
     text = browser.find_element(By.TAG_NAME, "body").text
     assert any(name.replace("/", "\u2215") in text for name in NAMES[:2])
+    assert "<img src=x onerror=alert(1)>&" in text
     assert "was never run" in text  # a finding
 
     def column(number):
@@ -103,6 +106,15 @@ def test_images_outside_the_given_folders_are_not_read(runs):
     page = (runs / "report.html").read_text()
     assert "image/jpeg" not in page
     assert "not below the folders that the report may read" in page
+
+
+def test_the_images_of_a_run_from_another_machine_are_found_by_class_and_name(runs, image_folder):
+    moved = image_folder.rename(image_folder.with_name("moved"))
+    done = write_report(runs, f"--data.dir={moved}")
+    assert done.returncode == 0, done.stderr
+    page = (runs / "report.html").read_text()
+    assert "image/jpeg" in page
+    assert "not below the folders that the report may read" not in page
 
 
 def test_a_thumbnail_is_read_through_no_link_out_of_the_folders(runs, tmp_path):
