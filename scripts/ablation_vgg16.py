@@ -3,8 +3,9 @@
 python scripts/ablation_vgg16.py
 
 Adam with the study's settings. Every tenth step the norm of the loss's gradient and the variance of
-the activations are taken, per layer. They go to layers.csv in runs/ablation_vgg16, with table.md
-and ablation.png; variants that layers.csv holds already are not run again.
+the activations are taken, per layer. They go to layers.csv in runs/ablation_vgg16, with table.md,
+ablation.png (the first and the last step), gradient_norm.png and activation_variance.png (all
+steps); variants that layers.csv holds already are not run again.
 """
 
 import csv
@@ -21,6 +22,7 @@ import numpy as np
 import runner
 from absl import flags
 from flax import linen as nn
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from flowers_jax import command, cpu, results, train
@@ -38,8 +40,8 @@ SCALINGS = {"0..255": "none", "0..1": "0_1", "-1..1": "-1_1"}
 INITIALISERS = {"glorot": nn.initializers.glorot_uniform(), "he": nn.initializers.he_uniform()}
 NORMS = {"plain": False, "batch norm": True}
 VARIANTS = list(itertools.product(SCALINGS, INITIALISERS, NORMS))
-HEADER = ["scaling", "initialiser", "norm", "step", "loss", "accuracy", "layer", "gradient_norm"]
-HEADER += ["activation_variance"]
+QUANTITIES = ("gradient_norm", "activation_variance")
+HEADER = ["scaling", "initialiser", "norm", "step", "loss", "accuracy", "layer", *QUANTITIES]
 Row = dict[str, str]
 
 
@@ -52,9 +54,15 @@ def main(arguments: Sequence[str]) -> None:
     if (_IMAGE_SIZE.value, _STEPS.value) != (150, 200):
         out = out.with_name(f"ablation_vgg16_{_IMAGE_SIZE.value}px_{_STEPS.value}_steps")
     results.prepare(out)
-    config = runner.Run("vgg16_adam", {"image_size": _IMAGE_SIZE.value}, out).load()
-    if _DATA_DIR.value:
-        config.data.dir = _DATA_DIR.value
+    changes = {"image_size": _IMAGE_SIZE.value, "data.dir": _DATA_DIR.value}
+    config = runner.Run("vgg16_adam", changes, out).load()
+    if (out / "config.json").exists():
+        differing = results.differences(results.read_config(out), results.json_config(config))
+        if differing:
+            raise UserError(
+                f"{out} holds variants with other settings ({'; '.join(differing)}); move it away."
+            )
+    results.write_json(out / "config.json", results.json_config(config))
     source = sources.resolve(config.data, out)
     files = folder.split(folder.scan(source.root), config.data)
     split, _, _ = pipeline.load(*files, config.image_size, config.data.resize, "error")
@@ -81,6 +89,8 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{scaling}, {initialiser}, {norm}: {_last_loss(rows):.4f}", flush=True)
     results.write_text(out / "table.md", table(rows))
     results.write_figure(out / "ablation.png", draw(rows))
+    for quantity in QUANTITIES:
+        results.write_figure(out / f"{quantity}.png", draw_steps(rows, quantity))
     print(f"table and figure are in {out}")
 
 
@@ -187,9 +197,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(14, 9), layout="constrained")
     figure.suptitle("VGG16: what reaches the layers")
     colours = dict(zip(SCALINGS, ("tab:red", "tab:blue", "tab:green"), strict=True))
-    for row_axes, quantity in zip(
-        figure.subplots(2, 2, sharey="row"), ("gradient_norm", "activation_variance"), strict=True
-    ):
+    for row_axes, quantity in zip(figure.subplots(2, 2, sharey="row"), QUANTITIES, strict=True):
         for axes, step in zip(row_axes, (0, last), strict=True):
             for scaling, initialiser, norm in VARIANTS:
                 values = {
@@ -215,6 +223,33 @@ def draw(rows: Sequence[Row]) -> Figure:
             axes.grid(alpha=0.25)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8)
+    return figure
+
+
+def draw_steps(rows: Sequence[Row], quantity: str) -> Figure:
+    """One of `QUANTITIES` over the steps and the layers, a panel for each variant.
+
+    What is below 1e-7, zero above all, has the colour of 1e-7.
+    """
+    layers = list(dict.fromkeys(r["layer"] for r in rows))
+    steps = sorted({int(r["step"]) for r in rows})
+    finite = [float(r[quantity]) for r in rows if np.isfinite(float(r[quantity]))]
+    norm = LogNorm(1e-7, max(1e-6, *finite))
+    figure = Figure(figsize=(13, 10), layout="constrained")
+    figure.suptitle(f"VGG16: {quantity.replace('_', ' ')} over the steps")
+    for axes, variant in zip(figure.subplots(3, 4, sharex=True).flat, VARIANTS, strict=True):
+        values = np.full((len(layers), len(steps)), np.nan)
+        for r in rows:
+            if (r["scaling"], r["initialiser"], r["norm"]) == variant:
+                place = layers.index(r["layer"]), steps.index(int(r["step"]))
+                values[place] = max(float(r[quantity]), norm.vmin)
+        mesh = axes.pcolormesh(steps, range(len(layers)), values, norm=norm, shading="nearest")
+        axes.set_title(", ".join(variant), fontsize=10)
+        first_column = axes.get_subplotspec().is_first_col()
+        axes.set_yticks(range(len(layers)), layers if first_column else [], fontsize=7)
+        axes.invert_yaxis()
+    figure.supxlabel("step")
+    figure.colorbar(mesh, ax=figure.axes, shrink=0.6)
     return figure
 
 

@@ -153,7 +153,14 @@ batch = {
 norms, variances = jax.jit(lambda s, b: ablation_vgg16.probe(task, s, b))(state, batch)
 logits = task.model.apply(state.variables, batch["image"] / np.float32(255))
 kernel = state.params["block1_conv1"]["kernel"]
+values = {("0", "conv"): 2.0, ("0", "fc"): 0.5, ("10", "conv"): 0.0, ("10", "fc"): 0.25}
+rows = [
+    dict(zip(ablation_vgg16.HEADER, (*ablation_vgg16.VARIANTS[1], step, 1, 1, layer, value)))
+    for (step, layer), value in values.items()
+]
+drawn = ablation_vgg16.draw_steps(rows, "gradient_norm").axes[1].collections[0]
 print({
+    "drawn": drawn.get_array().tolist(),
     "layers": list(norms),
     "bias_norm": float(norms["predictions"]),
     "variances": [float(variances[k]) for k in ("block1_conv1", "predictions")],
@@ -174,6 +181,7 @@ def test_the_vgg16_probe_measures_gradients_and_activations():
     assert done.returncode == 0, done.stderr
     found = ast.literal_eval(done.stdout)
     assert len(found["layers"]) == 16
+    assert found["drawn"] == [[2.0, 1e-7], [0.5, 0.25]]  # layers by steps; zero has a colour too
 
     # The classifier's gradient in closed form: (softmax - one-hot) / n, times its input.
     logits = np.array(found["logits"])
