@@ -1,6 +1,8 @@
 """GoogLeNet with the auxiliary heads weighted 0, 0.3 (the paper) and 1 (the study).
 
 python scripts/ablation_auxiliary.py
+
+With weight 0 nothing trains the auxiliary classifiers themselves, and theirs is chance.
 """
 
 from pathlib import Path

@@ -2,7 +2,8 @@
 
 python scripts/ablation_improvements.py
 
-The study changed several things in a step; all runs here have its split and its optimizer.
+A step of the study, a cumulative variant, changed several things, see its config; a variant alone
+changes one thing of the base CNN. All have the first split and the patience of the base CNN.
 """
 
 import ablation
