@@ -40,6 +40,18 @@ def test_every_kind_of_file_becomes_the_rgb_that_pillow_sees(tmp_path, name, mod
     assert np.abs(images[0] - expected).max() <= tolerance
 
 
+def test_decoding_says_nothing(tmp_path, capfd):
+    image = Image.fromarray(np.zeros((8, 8, 3), np.uint8))
+    paths = [str(tmp_path / name) for name in ("a.jpg", "b.png", "c.bmp", "d.gif", "E.JPG")]
+    for path in paths:
+        image.save(path)
+    pipeline.import_tensorflow()  # which may have something to say
+    capfd.readouterr()
+    _, bad = pipeline.decode(paths, 8, "bilinear")
+    assert not bad
+    assert capfd.readouterr().err == ""
+
+
 def test_transparency_is_dropped_not_blended(tmp_path):
     image = picture("RGBA")
     image.putalpha(100)

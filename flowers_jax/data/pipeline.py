@@ -128,12 +128,15 @@ def decode(
 
     images = allocate((len(paths), image_size, image_size, 3))
     # Reading a pipe or a device would never end.
-    remaining = [i for i, path in enumerate(paths) if os.path.isfile(path)]
+    files = [i for i, path in enumerate(paths) if os.path.isfile(path)]
+    # Photographs are JPEG, and to ask for the kind takes a tenth of the time to decode one. Of
+    # another kind libjpeg complains on stderr.
+    jpegs = [i for i in files if paths[i].lower().endswith((".jpeg", ".jpg"))]
     bad = set(range(len(paths)))
-    # Photographs are JPEG, and to ask for the kind takes a tenth of the time to decode one.
-    for count_pixels in (_jpeg_pixels, _pixels):
+    for count_pixels, chosen in ((_jpeg_pixels, jpegs), (_pixels, files)):
+        remaining = [i for i in chosen if i in bad]
         if not remaining:
-            break
+            continue
         names = tf.constant([os.fsencode(paths[i]) for i in remaining], tf.string)
         dataset = tf.data.Dataset.from_tensor_slices((np.array(remaining, np.int64), names))
         # AUTOTUNE takes as long to find its number as many a folder takes to decode.
@@ -144,7 +147,6 @@ def decode(
         for positions, pixels in decoded.as_numpy_iterator():
             images[positions] = pixels
             bad.difference_update(positions.tolist())
-        remaining = [i for i in remaining if i in bad]
     return images, {i: reason(paths[i]) for i in sorted(bad)}
 
 
