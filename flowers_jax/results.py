@@ -237,8 +237,8 @@ def finished_summary(workdir: Path, config: dict[str, Any]) -> dict[str, Any] | 
     differing = differences(read_config(workdir), config)
     if differing:
         raise UserError(
-            f"{workdir} holds a run with other settings ({'; '.join(differing)}); choose another "
-            "--workdir, or begin anew with --restart."
+            f"{workdir} holds a run with other settings ({'; '.join(differing)}); move it away, "
+            "choose another --workdir, or begin anew with --restart."
         )
     return read_summary(workdir)
 

@@ -4,8 +4,8 @@ python scripts/ablation_vgg16.py
 
 Adam with the study's settings. Every tenth step the norm of the loss's gradient and the variance of
 the activations are taken, per layer. They go to layers.csv in runs/ablation_vgg16, with table.md,
-ablation.png (the first and the last step), gradient_norm.png and activation_variance.png (all
-steps); variants that layers.csv holds already are not run again.
+gradient_norm.png and activation_variance.png; variants that layers.csv holds already are not run
+again.
 """
 
 import csv
@@ -56,22 +56,14 @@ def main(arguments: Sequence[str]) -> None:
     results.prepare(out)
     changes = {"image_size": _IMAGE_SIZE.value, "data.dir": _DATA_DIR.value}
     config = runner.Run("vgg16_adam", changes, out).load()
-    if (out / "config.json").exists():
-        differing = results.differences(results.read_config(out), results.json_config(config))
-        if differing:
-            raise UserError(
-                f"{out} holds variants with other settings ({'; '.join(differing)}); move it away."
-            )
+    results.finished_summary(out, results.json_config(config))  # refuses other settings
     results.write_json(out / "config.json", results.json_config(config))
     source = sources.resolve(config.data, out)
     files = folder.split(folder.scan(source.root), config.data)
     split, _, _ = pipeline.load(*files, config.image_size, config.data.resize, "error")
     rows = _read(out / "layers.csv")
     for scaling, initialiser, norm in VARIANTS:
-        if any(
-            (r["scaling"], r["initialiser"], r["norm"]) == (scaling, initialiser, norm)
-            for r in rows
-        ):
+        if (scaling, initialiser, norm) in map(_variant, rows):
             continue
         config.input_scaling = SCALINGS[scaling]
         model = VGG16(
@@ -88,10 +80,9 @@ def main(arguments: Sequence[str]) -> None:
         results.write_csv(out / "layers.csv", HEADER, ([r[c] for c in HEADER] for r in rows))
         print(f"{scaling}, {initialiser}, {norm}: {_last_loss(rows):.4f}", flush=True)
     results.write_text(out / "table.md", table(rows))
-    results.write_figure(out / "ablation.png", draw(rows))
     for quantity in QUANTITIES:
-        results.write_figure(out / f"{quantity}.png", draw_steps(rows, quantity))
-    print(f"table and figure are in {out}")
+        results.write_figure(out / f"{quantity}.png", draw(rows, quantity))
+    print(f"table and figures are in {out}")
 
 
 def probe(
@@ -171,7 +162,7 @@ def table(rows: Sequence[Row]) -> str:
     """For each variant the loss and accuracy of the last ten steps, and the signal at the start."""
     lines = []
     for variant in VARIANTS:
-        mine = [r for r in rows if (r["scaling"], r["initialiser"], r["norm"]) == variant]
+        mine = [r for r in rows if _variant(r) == variant]
         if not mine:
             continue
         last = mine[-1]
@@ -190,43 +181,7 @@ def table(rows: Sequence[Row]) -> str:
     return runner.markdown(header, lines)
 
 
-def draw(rows: Sequence[Row]) -> Figure:
-    """Gradient norm and activation variance over the layers, at the first and the last step."""
-    layers = list(dict.fromkeys(r["layer"] for r in rows))
-    last = max(int(r["step"]) for r in rows)
-    figure = Figure(figsize=(14, 9), layout="constrained")
-    figure.suptitle("VGG16: what reaches the layers")
-    colours = dict(zip(SCALINGS, ("tab:red", "tab:blue", "tab:green"), strict=True))
-    for row_axes, quantity in zip(figure.subplots(2, 2, sharey="row"), QUANTITIES, strict=True):
-        for axes, step in zip(row_axes, (0, last), strict=True):
-            for scaling, initialiser, norm in VARIANTS:
-                values = {
-                    r["layer"]: float(r[quantity])
-                    for r in rows
-                    if (r["scaling"], r["initialiser"], r["norm"]) == (scaling, initialiser, norm)
-                    and int(r["step"]) == step
-                }
-                if values:
-                    axes.plot(
-                        range(len(layers)),
-                        [values[layer] for layer in layers],
-                        color=colours[scaling],
-                        linestyle="-" if NORMS[norm] else "--",
-                        marker="o" if initialiser == "he" else "x",
-                        markersize=4,
-                        linewidth=1,
-                        label=f"{scaling}, {initialiser}, {norm}",
-                    )
-            axes.set_yscale("log")
-            axes.set_title(f"{quantity.replace('_', ' ')} at step {step}", fontsize=10)
-            axes.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=8)
-            axes.grid(alpha=0.25)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", fontsize=8)
-    return figure
-
-
-def draw_steps(rows: Sequence[Row], quantity: str) -> Figure:
+def draw(rows: Sequence[Row], quantity: str) -> Figure:
     """One of `QUANTITIES` over the steps and the layers, a panel for each variant.
 
     What is below 1e-7, zero above all, has the colour of 1e-7.
@@ -240,7 +195,7 @@ def draw_steps(rows: Sequence[Row], quantity: str) -> Figure:
     for axes, variant in zip(figure.subplots(3, 4, sharex=True).flat, VARIANTS, strict=True):
         values = np.full((len(layers), len(steps)), np.nan)
         for r in rows:
-            if (r["scaling"], r["initialiser"], r["norm"]) == variant:
+            if _variant(r) == variant:
                 place = layers.index(r["layer"]), steps.index(int(r["step"]))
                 values[place] = max(float(r[quantity]), norm.vmin)
         mesh = axes.pcolormesh(steps, range(len(layers)), values, norm=norm, shading="nearest")
@@ -251,6 +206,10 @@ def draw_steps(rows: Sequence[Row], quantity: str) -> Figure:
     figure.supxlabel("step")
     figure.colorbar(mesh, ax=figure.axes, shrink=0.6)
     return figure
+
+
+def _variant(row: Row) -> tuple[str, str, str]:
+    return row["scaling"], row["initialiser"], row["norm"]
 
 
 def _read(path: Path) -> list[Row]:

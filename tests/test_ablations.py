@@ -158,7 +158,7 @@ rows = [
     dict(zip(ablation_vgg16.HEADER, (*ablation_vgg16.VARIANTS[1], step, 1, 1, layer, value)))
     for (step, layer), value in values.items()
 ]
-drawn = ablation_vgg16.draw_steps(rows, "gradient_norm").axes[1].collections[0]
+drawn = ablation_vgg16.draw(rows, "gradient_norm").axes[1].collections[0]
 print({
     "drawn": drawn.get_array().tolist(),
     "layers": list(norms),
