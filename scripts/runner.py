@@ -157,13 +157,15 @@ def _in_child(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: AN
     spawn = multiprocessing.get_context("spawn")
     try:
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-            return pool.submit(function, *arguments).result()
+            result = pool.submit(function, *arguments).result()
     except concurrent.futures.process.BrokenProcessPool as error:
-        if received:  # before it listened
-            raise Interrupted(signal.SIGTERM, "the start of a run") from error
-        raise RuntimeError("its process was killed, perhaps for want of memory.") from error
+        if not received:
+            raise RuntimeError("its process was killed, perhaps for want of memory.") from error
     finally:
         signal.signal(signal.SIGTERM, before)
+    if received:  # when the child did not listen: it was starting or done
+        raise Interrupted(signal.SIGTERM, "the start or the end of a run")
+    return result
 
 
 def _train(config: ConfigDict, workdir: Path) -> None:
