@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowers_jax import models, settings
+from flowers_jax import models, results, settings
 
 SCRIPTS = Path("scripts").absolute()
 NAMES = ("optimizers", "improvements", "loss", "auxiliary", "leak")
@@ -54,6 +54,30 @@ def test_a_variant_alone_changes_one_thing(script, tmp_path):
         assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
         config.model = base.model
         assert config.to_json() == base.to_json()
+
+
+def test_an_added_variant_changes_one_thing_of_the_one_before(script, tmp_path):
+    runner, ablation = script("runner"), script("ablation_improvements")
+    conv = 896 + 18_496 + 204_928  # with the 5x5 kernel
+    expected = {
+        "base": ("", 896 + 18_496 + 73_856 + 17 * 17 * 128 * 128 + 128 + 645),
+        "alone_conv5x5": ("model", conv + 16 * 16 * 128 * 128 + 128 + 645),
+        "added_2_gap": ("model", conv + 128 * 128 + 128 + 645),
+        "added_3_scaling": ("input_scaling", conv + 128 * 128 + 128 + 645),
+        "added_4_batchnorm": ("model", conv + 448 + 128 * 128 + 128 + 645),
+        "added_5_augmentation": ("data.augment", conv + 448 + 128 * 128 + 128 + 645),
+    }
+    before = None
+    for name, (change, count) in expected.items():
+        config = runner.Run(*ablation.VARIANTS[name], tmp_path).load()
+        if before is not None:
+            old, new = results.json_config(before), results.json_config(config)
+            assert [text.split()[0] for text in results.differences(old, new)] == [change]
+        model = models.create_model(config.model)
+        images = jnp.zeros((1, 150, 150, 3))
+        params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+        assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+        before = config
 
 
 def test_the_losses_at_the_studys_point(script):

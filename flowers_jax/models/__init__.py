@@ -20,6 +20,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "base_cnn_conv5x5": cnn.BaseConv5x5,
     "base_cnn_batchnorm": cnn.BaseBatchNorm,
     "base_cnn_gap": cnn.BaseGlobalPool,
+    "base_cnn_conv5x5_gap": cnn.BaseConv5x5GlobalPool,
+    "base_cnn_conv5x5_gap_batchnorm": cnn.BaseConv5x5GlobalPoolBatchNorm,
     "improvement_1": cnn.Improvement1,
     "improvement_2": cnn.Improvement2,
     "improvement_3": cnn.Improvement3,

@@ -168,9 +168,11 @@ class Improvement4(nn.Module):
 
 
 BaseCNNv2 = partial(BaseCNN, conv_dropout=0.25)
-# One change of the improvements at a time, for the ablation.
+# One change of the improvements at a time, alone and one after the other, for the ablation.
 BaseConv5x5 = partial(BaseCNN, last_kernel=5)
 BaseBatchNorm = partial(BaseCNN, batch_norm=True)
 BaseGlobalPool = partial(BaseCNN, global_pool=True)
+BaseConv5x5GlobalPool = partial(BaseConv5x5, global_pool=True)
+BaseConv5x5GlobalPoolBatchNorm = partial(BaseConv5x5GlobalPool, batch_norm=True)
 Improvement2 = partial(GlobalPoolCNN, last_features=96, last_kernel=3)
 Improvement3 = partial(GlobalPoolCNN, last_features=128, last_kernel=5)
