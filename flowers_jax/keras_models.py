@@ -6,7 +6,7 @@ is imported where it is used; the extra `tf` brings it.
 
 from typing import TYPE_CHECKING, Any
 
-from flowers_jax import results
+from flowers_jax import reference
 
 if TYPE_CHECKING:
     import keras
@@ -41,7 +41,7 @@ def create_keras_model(name: str, image_size: int, num_classes: int = 5) -> "ker
 
     x = inputs = keras.Input((image_size, image_size, 3))
     auxiliary = []
-    for layer in results.reference()["architectures"][ARCHITECTURES[name]]:
+    for layer in reference.study()["architectures"][ARCHITECTURES[name]]:
         if "auxiliary_head" in layer:
             y = x
             for inner in layer["layers"]:

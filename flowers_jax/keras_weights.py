@@ -20,13 +20,12 @@ import numpy as np
 from flax import linen as nn
 
 from flowers_jax import models
-from flowers_jax.errors import UserError
+from flowers_jax.models import TreePath, Variables
+from flowers_jax.process.errors import UserError
 
 if TYPE_CHECKING:
     import keras
 
-Variables = dict[str, Any]
-Path_ = tuple[str, ...]  # of a layer in the variables
 # A layer of Keras: its name, and its weights in Keras' order.
 Weights = tuple[str, Sequence[np.ndarray]]
 
@@ -196,16 +195,16 @@ def _by_kind(source: str, layers: Iterable[Weights]) -> dict[str, list[Weights]]
     return kinds
 
 
-Expected = dict[Path_, tuple[int | None, ...]]
+Expected = dict[TreePath, tuple[int | None, ...]]
 
 
-def _flax_layers(model_name: str, num_classes: int) -> tuple[dict[str, list[Path_]], Expected]:
+def _flax_layers(model_name: str, num_classes: int) -> tuple[dict[str, list[TreePath]], Expected]:
     """The layers of an architecture by kind, in the order of the forward pass, and their shapes.
 
     In the shapes, None is what depends on the image size.
     """
     model = models.create_model(model_name, num_classes)
-    paths: dict[str, list[Path_]] = {}
+    paths: dict[str, list[TreePath]] = {}
 
     def record(call: Any, arguments: Any, options: Any, context: Any) -> Any:  # noqa: ANN401
         kind = FLAX_KINDS.get(type(context.module))
@@ -229,8 +228,8 @@ def _flax_layers(model_name: str, num_classes: int) -> tuple[dict[str, list[Path
 
 
 def _pairs(
-    source: str, theirs: dict[str, list[Weights]], model_name: str, ours: dict[str, list[Path_]]
-) -> Iterator[tuple[tuple[Path_, tuple], Weights]]:
+    source: str, theirs: dict[str, list[Weights]], model_name: str, ours: dict[str, list[TreePath]]
+) -> Iterator[tuple[tuple[TreePath, tuple], Weights]]:
     """Each layer of ours, with the Flax names of its weights, and its counterpart in Keras."""
     for kind, names in WEIGHTS.items():
         if len(theirs[kind]) != len(ours[kind]):
@@ -242,7 +241,7 @@ def _pairs(
             yield (path, names), weights
 
 
-def _architecture(paths: set[Path_]) -> str:
+def _architecture(paths: set[TreePath]) -> str:
     """The name of an architecture that has these layers."""
     for name in models.MODELS:
         layers, _ = _flax_layers(name, 1)

@@ -6,8 +6,11 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from flowers_jax import command, compilation, cpu, processes, results, settings
-from flowers_jax.errors import UserError
+from flowers_jax import settings
+from flowers_jax.ops import backend
+from flowers_jax.process import command, distributed
+from flowers_jax.process.errors import UserError
+from flowers_jax.runs import folder
 from flowers_jax.train import train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -21,8 +24,8 @@ _DISTRIBUTED = flags.DEFINE_bool(
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of the first process; TPU pods and SLURM know it."
 )
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many; as above.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process, from 0; as above.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes; as above.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0; as above.")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -35,14 +38,14 @@ def main(arguments: Sequence[str]) -> None:
     if not path.is_file():
         raise UserError(f"there is no config {path}; the runs of the study are in configs/.")
     workdir = Path(_WORKDIR.value or _CONFIG.value.workdir or Path("runs") / path.stem)
-    cpu.reuse_memory()
-    compilation.use_cache()
+    backend.reuse_memory()
+    backend.use_compilation_cache()
     if _DISTRIBUTED.value:
-        processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        distributed.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if _RESTART.value:
         settings.check(_CONFIG.value)  # a run is set aside only for one that can begin
-        results.set_aside(workdir)
-    with processes.errors():
+        folder.set_aside(workdir)
+    with distributed.errors():
         train_and_evaluate(_CONFIG.value, workdir)
 
 

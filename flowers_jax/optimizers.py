@@ -1,26 +1,24 @@
-"""Adam, Adadelta, Adagrad and SGD with Keras' update rules, on optax.
+"""Adam, Adadelta, Adagrad and SGD with Keras' update rules, on optax, and learning-rate schedules.
 
-The arguments' defaults are Keras' and stand in `configs/common.py`; optax's differ in all of them
-but Adagrad's.
+The arguments' defaults are Keras' and stand in `settings.py`; optax' differ for all but Adagrad.
 """
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from flowers_jax.errors import UserError
+from flowers_jax.process.errors import UserError
 
 
 def create_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """The optimizer that `config.optimizer` describes.
 
     Args:
-      config: `name`, `learning_rate`, `schedule`, `schedule_args` and the arguments of the
-        optimizers (each takes those that are its own).
+      config: `name`, `learning_rate`, `schedule`, `schedule_args` and the arguments of all
+        optimizers, of which each takes its own.
 
     Raises:
       UserError: there is no such optimizer or schedule.
@@ -35,30 +33,49 @@ def create_optimizer(config: ConfigDict) -> optax.GradientTransformation:
 def learning_rate_schedule(config: ConfigDict) -> optax.Schedule:
     """The learning rate as a function of the step, from 0.
 
-    `config.schedule` is the name of a schedule of optax, `config.schedule_args` its arguments;
-    `config.learning_rate` is its peak value if it has one, otherwise its first value.
+    `config.learning_rate` is its largest value, `config.schedule_args` the schedule's arguments.
 
     Raises:
-      UserError: optax has no such schedule, or it does not take these arguments.
+      UserError: there is no such schedule, or it does not take these arguments.
     """
-    if config.schedule == "constant":
-        return optax.constant_schedule(config.learning_rate)
-    factory = getattr(optax.schedules, config.schedule, None)
-    parameters = inspect.signature(factory).parameters if callable(factory) else {}
-    rate_names = [n for n in ("peak_value", "init_value", "value") if n in parameters]
-    if not rate_names:
-        known = sorted(name for name in dir(optax.schedules) if name.endswith("_schedule"))
+    if config.schedule not in SCHEDULES:
         raise UserError(
-            f"optax has no learning-rate schedule {config.schedule!r}; "
-            f"choose 'constant' or one of {', '.join(known)}."
+            f"there is no schedule {config.schedule!r}; choose one of {', '.join(SCHEDULES)}."
         )
-    arguments = {rate_names[0]: config.learning_rate, **config.schedule_args}
-    if rate_names[0] == "peak_value" and "init_value" in parameters:
-        arguments.setdefault("init_value", 0.0)
     try:
-        return factory(**arguments)
+        return SCHEDULES[config.schedule](config.learning_rate, **config.schedule_args)
     except (TypeError, ValueError) as error:
         raise UserError(f"optimizer.schedule_args of {config.schedule}: {error}.") from error
+
+
+def cosine(learning_rate: float, decay_steps: int, alpha: float = 0.0) -> optax.Schedule:
+    """Falls to `alpha` times the learning rate over `decay_steps`, along half a cosine."""
+    return optax.cosine_decay_schedule(learning_rate, decay_steps, alpha)
+
+
+def warmup_cosine(
+    learning_rate: float, warmup_steps: int, decay_steps: int, end_value: float = 0.0
+) -> optax.Schedule:
+    """Rises linearly from 0 over `warmup_steps`, then falls to `end_value` at `decay_steps`."""
+    return optax.warmup_cosine_decay_schedule(
+        0.0, learning_rate, warmup_steps, decay_steps, end_value
+    )
+
+
+def piecewise(
+    learning_rate: float, boundaries: Sequence[int], scales: Sequence[float]
+) -> optax.Schedule:
+    """Multiplied by each of `scales` from the step of the same place in `boundaries` on."""
+    factors = dict(zip(boundaries, scales, strict=True))
+    return optax.piecewise_constant_schedule(learning_rate, factors)
+
+
+SCHEDULES: Mapping[str, Callable[..., optax.Schedule]] = {
+    "constant": optax.constant_schedule,
+    "cosine": cosine,
+    "warmup_cosine": warmup_cosine,
+    "piecewise": piecewise,
+}
 
 
 def _adam(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
@@ -78,7 +95,7 @@ def _adagrad(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTran
 
 def _sgd(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     scale = optax.scale_by_learning_rate(schedule)
-    # Keras' velocity accumulates steps, not gradients: a change of the rate leaves it as it is.
+    # Keras' velocity accumulates steps, not gradients: it keeps its value when the rate changes.
     return optax.chain(scale, optax.trace(config.momentum)) if config.momentum else scale
 
 

@@ -1,21 +1,28 @@
-"""Checks a config before any data is read, and names everything that is wrong at once."""
+"""All settings of a run: default, and the rule that a value must fulfil, beside each other.
 
+`check` names everything that is wrong with a config, before any data is read.
+"""
+
+import dataclasses
 import difflib
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
-from flowers_jax import models, optimizers, replicas, results, transfer
-from flowers_jax.data import augment, feed, folder, pipeline, sources
-from flowers_jax.errors import UserError
+from flowers_jax import metrics, models, optimizers, transfer
+from flowers_jax.data import batches, decode, folder, scaling, sources
 from flowers_jax.losses import LOSSES
+from flowers_jax.models.layers import Classifier, ImageTooSmall
+from flowers_jax.process.errors import UserError
 
-# What a value must be: None if it is so, otherwise the end of the sentence 'KEY=VALUE ...'.
-Rule = Callable[[object], str | None]
+# What is wrong with a value, as the end of the sentence 'KEY=VALUE ...'; None if nothing is.
+Rule = Callable[[Any], str | None]
 
 
 def choice(*names: str) -> Rule:
@@ -24,14 +31,14 @@ def choice(*names: str) -> Rule:
 
 
 def kind(*types: type, name: str) -> Rule:
-    """An instance of exactly one of these types: True is no number."""
+    """An instance of exactly one of these types: bool is not accepted as a number."""
     return lambda value: None if type(value) in types else f"is not {name}"
 
 
 def number(*, above: float = -math.inf, least: float = -math.inf, below: float = math.inf) -> Rule:
     """A finite number in these bounds."""
 
-    def rule(value: object) -> str | None:
+    def rule(value: Any) -> str | None:  # noqa: ANN401
         if type(value) not in (int, float) or not math.isfinite(value):
             return "is not a number"
         if value < least:
@@ -43,167 +50,238 @@ def number(*, above: float = -math.inf, least: float = -math.inf, below: float =
     return rule
 
 
-def integer(least: int) -> Rule:
-    """A whole number of at least `least`."""
-
-    def rule(value: object) -> str | None:
-        return "is not an integer" if type(value) is not int else number(least=least)(value)
-
-    return rule
-
-
-def optional(rule: Rule) -> Rule:
-    """As the rule says, or None."""
-    return lambda value: None if value is None else rule(value)
+def integer(least: int, below: float = math.inf) -> Rule:
+    """A whole number in these bounds."""
+    bounds = number(least=least, below=below)
+    return lambda value: "is not an integer" if type(value) is not int else bounds(value)
 
 
 TEXT = kind(str, name="text")
 FLAG = kind(bool, name="True or False")
 GROUP = kind(ConfigDict, name="a group of settings")
-RULES: dict[str, Rule] = {
-    "study_run": TEXT,
-    "workdir": optional(TEXT),
-    "seed": integer(0),
-    "num_replicas": integer(1),
-    "model": choice(*models.MODELS),
-    "image_size": integer(1),
-    "num_classes": optional(integer(2)),
-    "input_scaling": choice(*augment.SCALINGS),
-    "dtype": choice("float32", "bfloat16"),
-    "init_from": optional(TEXT),
-    "frozen": kind(tuple, list, name="a tuple of names"),
-    "data": GROUP,
-    "data.source": choice(*sources.SOURCES),
-    "data.dir": optional(TEXT),
-    "data.split": choice(*folder.SPLITS),
-    "data.validation_fraction": number(above=0, below=1),
-    "data.holdout_per_class": integer(1),
-    "data.split_seed": integer(0),
-    "data.leaked": integer(0),
-    "data.resize": choice(*pipeline.RESIZES),
-    "data.on_bad_image": choice("error", "skip"),
-    "data.cache": choice(*feed.CACHES),
-    "data.augment": optional(GROUP),
-    "batch_size": integer(1),
-    "max_epochs": integer(1),
-    "loss": choice(*LOSSES),
-    "aux_weight": optional(number(least=0)),
-    "on_non_finite": choice("stop", "skip_step", "ignore"),
-    "optimizer": GROUP,
-    "optimizer.name": choice(*optimizers.OPTIMIZERS),
-    "optimizer.learning_rate": number(above=0),
-    "optimizer.schedule": TEXT,
-    "optimizer.schedule_args": GROUP,
-    "optimizer.beta_1": number(least=0, below=1),
-    "optimizer.beta_2": number(least=0, below=1),
-    "optimizer.rho": number(least=0, below=1),
-    "optimizer.initial_accumulator_value": number(least=0),
-    "optimizer.momentum": number(least=0, below=1),
-    "optimizer.epsilon": number(above=0),
-    "early_stopping": optional(GROUP),
-    "checkpoint": GROUP,
-    "checkpoint.every_minutes": number(least=0),
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """The default of a setting and the rule for its value.
+
+    Attributes:
+      default: its value in a config that does not mention it.
+      rule: what any value must fulfil.
+      optional: the type of its values if None is one of them.
+    """
+
+    default: Any
+    rule: Rule
+    optional: type | None = None
+
+    def fault(self, value: Any) -> str | None:  # noqa: ANN401
+        """What is wrong with a value."""
+        return None if value is None and self.optional else self.rule(value)
+
+
+SETTINGS: dict[str, Setting] = {
+    # The run of the study whose curves are drawn behind ours; "" for none.
+    "study_run": Setting("", TEXT),
+    "workdir": Setting(None, TEXT, str),
+    "seed": Setting(0, integer(0, below=2**32)),  # the PRNG takes 32 bits
+    # Model
+    "model": Setting("base_cnn", choice(*models.MODELS)),
+    "model_args": Setting({}, GROUP),  # further arguments of the model, such as last_kernel
+    "image_size": Setting(150, integer(1)),
+    "num_classes": Setting(None, integer(2), int),  # by default that of the data
+    "input_scaling": Setting("-1_1", choice(*scaling.SCALINGS)),
+    "dtype": Setting("float32", choice("float32", "bfloat16")),
+    "init_from": Setting(None, TEXT, str),  # a weights file of Keras
+    "frozen": Setting((), kind(tuple, list, name="a tuple of names")),  # layers, as "block1_*"
+    # Data
+    "data": Setting({}, GROUP),
+    "data.source": Setting("auto", choice(*sources.SOURCES)),
+    "data.dir": Setting(None, TEXT, str),
+    "data.split": Setting("keras", choice(*folder.SPLITS)),
+    "data.validation_fraction": Setting(0.2, number(above=0, below=1)),
+    "data.holdout_per_class": Setting(80, integer(1)),
+    "data.split_seed": Setting(1337, integer(0, below=2**32)),
+    "data.leaked": Setting(0, integer(0)),  # held-out images that are trained on too
+    "data.resize": Setting("bilinear", choice(*decode.RESIZES)),
+    "data.on_bad_image": Setting("error", choice("error", "skip")),
+    "data.cache": Setting("auto", choice(*batches.CACHES)),  # where decoded images are kept
+    "data.augment": Setting(None, GROUP, ConfigDict),
+    # Training
+    "batch_size": Setting(32, integer(1)),
+    "max_epochs": Setting(150, integer(1)),
+    "loss": Setting("cross_entropy", choice(*LOSSES)),
+    # Of GoogLeNet's auxiliary heads: 1.0 in the study, 0.3 in the paper.
+    "aux_weight": Setting(None, number(least=0), float),
+    # Each optimizer takes its own arguments and ignores the others; the values are Keras' defaults.
+    "optimizer": Setting({}, GROUP),
+    "optimizer.name": Setting("adam", choice(*optimizers.OPTIMIZERS)),
+    "optimizer.learning_rate": Setting(0.001, number(above=0)),
+    "optimizer.schedule": Setting("constant", choice(*optimizers.SCHEDULES)),
+    "optimizer.schedule_args": Setting({}, GROUP),
+    "optimizer.beta_1": Setting(0.9, number(least=0, below=1)),
+    "optimizer.beta_2": Setting(0.999, number(least=0, below=1)),
+    "optimizer.rho": Setting(0.95, number(least=0, below=1)),
+    "optimizer.initial_accumulator_value": Setting(0.1, number(least=0)),
+    "optimizer.momentum": Setting(0.0, number(least=0, below=1)),
+    "optimizer.epsilon": Setting(1e-7, number(above=0)),
+    "early_stopping": Setting({}, GROUP, ConfigDict),
+    "early_stopping.monitor": Setting("val_accuracy", TEXT),
+    "early_stopping.mode": Setting("max", choice("max", "min")),
+    "early_stopping.patience": Setting(10, integer(1)),
+    "early_stopping.min_delta": Setting(0.0, number(least=0)),
+    "early_stopping.restore_best_weights": Setting(True, FLAG),
+    # A step whose loss or gradient is not finite ends the run ('stop'), changes nothing
+    # ('skip_step') or is taken as it is ('ignore').
+    "on_non_finite": Setting("stop", choice("stop", "skip_step", "ignore")),
+    "checkpoint": Setting({}, GROUP),
+    "checkpoint.every_minutes": Setting(5.0, number(least=0)),
 }
-# Of groups that may be None.
-AUGMENT_RULES: dict[str, Rule] = {
-    "data.augment.rotation_degrees": number(least=0),
-    "data.augment.zoom": number(least=0, below=1),
-    "data.augment.horizontal_flip": FLAG,
-    "data.augment.vertical_flip": FLAG,
+# Of a group that is None by default.
+AUGMENT_SETTINGS: dict[str, Setting] = {
+    "data.augment.rotation_degrees": Setting(0.0, number(least=0)),
+    "data.augment.zoom": Setting(0.0, number(least=0, below=1)),
+    "data.augment.horizontal_flip": Setting(False, FLAG),
+    "data.augment.vertical_flip": Setting(False, FLAG),
 }
-EARLY_STOPPING_RULES: dict[str, Rule] = {
-    "early_stopping.monitor": TEXT,
-    "early_stopping.mode": choice("max", "min"),
-    "early_stopping.patience": integer(1),
-    "early_stopping.min_delta": number(least=0),
-    "early_stopping.restore_best_weights": FLAG,
+# Groups whose keys are arguments of a model or a schedule.
+OPEN_GROUPS = ("model_args", "optimizer.schedule_args")
+
+
+def default_config() -> ConfigDict:
+    """The study's settings: 150 px, batch 32, Adam, Keras' split with seed 1337."""
+    return complete(ConfigDict())
+
+
+def complete(config: ConfigDict) -> ConfigDict:
+    """A copy of `config` that has the default of every setting it does not mention."""
+    config = config.copy_and_resolve_references().unlock()
+    settings = dict(SETTINGS)
+    if config.get("data") and config.data.get("augment") is not None:
+        settings |= AUGMENT_SETTINGS
+    for key, setting in settings.items():
+        *path, last = key.split(".")
+        group = functools.reduce(lambda node, name: node and node.get(name), path, config)
+        if not isinstance(group, ConfigDict) or last in group:
+            continue  # the group is None, or not a group, which `check` tells
+        default = setting.default
+        if default is None:
+            default = config_dict.placeholder(setting.optional)
+        group[last] = ConfigDict() if default == {} else default
+    return config
+
+
+def from_json(stored: Mapping[str, Any]) -> ConfigDict:
+    """The settings in a run's `config.json`, also as earlier versions wrote it."""
+    stored = {key: value for key, value in stored.items() if key != "num_replicas"}
+    if stored.get("model") in VARIANTS:
+        stored["model"], stored["model_args"] = "base_cnn", VARIANTS[stored["model"]]
+    return complete(ConfigDict(stored))
+
+
+# Names that version 0.1 had for `base_cnn` with arguments.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "base_cnn_conv5x5": {"last_kernel": 5},
+    "base_cnn_batchnorm": {"batch_norm": True},
+    "base_cnn_gap": {"global_pool": True},
+    "base_cnn_conv5x5_gap": {"last_kernel": 5, "global_pool": True},
+    "base_cnn_conv5x5_gap_batchnorm": {"last_kernel": 5, "global_pool": True, "batch_norm": True},
 }
 
 
-def check(config: ConfigDict) -> None:
-    """Raises UserError naming every setting of `config` that cannot be used."""
+def check(config: ConfigDict) -> ConfigDict:
+    """`config` with the defaults of what it leaves out.
+
+    Raises:
+      UserError: naming every setting that cannot be used.
+    """
+    config = complete(config)
     # Combinations are looked at only where each value can be used.
     faults = list(_single_faults(config)) or list(_combined_faults(config))
     if faults:
         raise UserError("these settings cannot be used: " + "; ".join(faults) + ".")
+    return config
 
 
 def _single_faults(config: ConfigDict) -> Iterator[str]:
-    values = dict(_flatten(config))
-    rules = dict(RULES)
-    if values.get("data.augment") is not None:
-        rules |= AUGMENT_RULES
-    if values.get("early_stopping") is not None:
-        rules |= EARLY_STOPPING_RULES
-    for key in values.keys() - rules.keys():
-        near = difflib.get_close_matches(key, rules, n=1)
-        yield f"there is no setting {key}" + (f", did you mean {near[0]}?" if near else "")
-    for key, rule in rules.items():
-        fault = rule(values[key]) if key in values else "is missing"
-        if fault:
-            shown = f"{key}={values[key]!r}" if key in values else key
-            yield f"{shown} {fault}"
+    settings = SETTINGS | AUGMENT_SETTINGS
+    for key, value in _flatten(config):
+        if key in settings:
+            fault = settings[key].fault(value)
+            if fault:
+                yield f"{key}={value!r} {fault}"
+        else:
+            near = difflib.get_close_matches(key, settings, n=1)
+            yield f"there is no setting {key}" + (f", did you mean {near[0]}?" if near else "")
 
 
-def _flatten(config: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Dotted keys with their values, groups included; a schedule's arguments are optax' affair."""
+def _flatten(config: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys with their values, groups included."""
     for key, value in config.items():
         yield prefix + key, value
-        if isinstance(value, ConfigDict) and prefix + key != "optimizer.schedule_args":
+        if isinstance(value, ConfigDict) and prefix + key not in OPEN_GROUPS:
             yield from _flatten(value, f"{prefix}{key}.")
 
 
 def _combined_faults(config: ConfigDict) -> Iterator[str]:
     if jax.process_count() > 1 and config.data.cache not in ("auto", "device"):
         yield f"data.cache={config.data.cache!r} needs a single process; several need 'device'"
-    if jax.process_count() > 1 and config.num_replicas > 1:
-        yield f"num_replicas={config.num_replicas} needs a single process"
-    if config.num_replicas > 1 and replicas.are_mapped() and not replicas.CAN_MAP:
-        yield (
-            f"num_replicas={config.num_replicas} needs jax 0.8 on GPU and TPU, "
-            f"this is {jax.__version__}"
-        )
-    heads = models.head_names(models.create_model(config.model))
     if config.data.leaked and config.data.split != "holdout":
         yield f"data.leaked={config.data.leaked} needs data.split='holdout'"
-    devices = jax.device_count()
-    if config.batch_size % devices:
-        yield (
-            f"batch_size={config.batch_size} cannot be divided among {devices} devices; "
-            f"choose a multiple of {devices}"
-        )
-    if config.early_stopping is not None:
-        columns = results.metric_columns(heads)
-        if config.early_stopping.monitor not in columns:
-            yield (
-                f"early_stopping.monitor={config.early_stopping.monitor!r} is not logged; "
-                f"{config.model} logs {', '.join(columns)}"
-            )
-    if heads and config.aux_weight is None:
-        yield f"aux_weight is not set, and {config.model} has the heads {', '.join(heads)}"
-    if not heads and config.aux_weight is not None:
-        yield f"aux_weight={config.aux_weight}, but {config.model} has no auxiliary heads"
     try:
         optimizers.create_optimizer(config.optimizer)
     except UserError as error:
         yield str(error).rstrip(".")
     if config.init_from and not Path(config.init_from).expanduser().is_file():
-        yield f"init_from={config.init_from!r} is no file"
-    unknown, names = transfer.unknown_patterns(config.model, config.frozen)
-    if unknown:
-        yield (
-            f"frozen={', '.join(unknown)} matches no layer; {config.model} has {', '.join(names)}"
-        )
-    if _too_small(config):
-        yield f"image_size={config.image_size} is too small for {config.model}"
-
-
-def _too_small(config: ConfigDict) -> bool:
-    """Whether an image is pooled away before it reaches the classifier."""
-    model = models.create_model(config.model)
-    images = jnp.zeros((1, config.image_size, config.image_size, 3))
+        yield f"init_from={config.init_from!r} is not a file"
     try:
-        variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    except (ValueError, TypeError, ZeroDivisionError):
-        return True
-    return any(0 in leaf.shape for leaf in jax.tree.leaves(variables))
+        dtype, args = jnp.dtype(config.dtype), config.model_args
+        model = models.create_model(config.model, config.num_classes or 2, dtype, **args)
+    except UserError as error:
+        yield str(error).rstrip(".")
+        return
+    yield from _faults_of_heads(config, model.HEADS)
+    try:
+        layers = models.shapes(model, config.image_size).layers
+    except ImageTooSmall:
+        yield (
+            f"image_size={config.image_size} is too small for {config.model}; "
+            f"it needs at least {least_image_size(model, config.image_size)}"
+        )
+        return
+    unknown = [name for name in config.frozen if not transfer.matches(layers, name)]
+    if unknown:
+        names = ", ".join(dict.fromkeys(layer[0] for layer in layers))
+        yield f"frozen={', '.join(unknown)} matches no layer; {config.model} has {names}"
+
+
+def _faults_of_heads(config: ConfigDict, heads: tuple[str, ...]) -> Iterator[str]:
+    stop = config.early_stopping
+    if stop is not None and stop.monitor not in metrics.columns(heads):
+        yield (
+            f"early_stopping.monitor={stop.monitor!r} is not logged; "
+            f"{config.model} logs {', '.join(metrics.columns(heads))}"
+        )
+    if len(heads) > 1 and config.aux_weight is None:
+        yield f"aux_weight is not set, and {config.model} has the heads {', '.join(heads)}"
+    if len(heads) == 1 and config.aux_weight is not None:
+        yield f"aux_weight={config.aux_weight}, but {config.model} has no auxiliary heads"
+
+
+def least_image_size(model: Classifier, too_small: int) -> int:
+    """The smallest image size that reaches the classifier, above one that does not."""
+    low, high = too_small, 2 * too_small
+    while not _reaches(model, high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _reaches(model, middle) else (middle, high)
+    return high
+
+
+def _reaches(model: Classifier, image_size: int) -> bool:
+    try:
+        models.shapes(model, image_size)
+    except ImageTooSmall:
+        return False
+    return True

@@ -1,6 +1,6 @@
 """Fine-tuning: a run that starts from the weights of another model, with some layers frozen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,15 @@ import optax
 from flax import linen as nn
 
 from flowers_jax import keras_weights, models
-from flowers_jax.errors import UserError
-
-Variables = dict[str, Any]
+from flowers_jax.models import TreePath, Variables
+from flowers_jax.process.errors import UserError
 
 
 def load(path: str | Path, model_name: str) -> Variables:
-    """Variables of the architecture from a file of Keras or a `.msgpack` of `convert_weights.py`.
+    """Variables of an architecture, from a file of Keras or a `.msgpack` of `convert_weights.py`.
 
     Raises:
-      UserError: the file cannot be read, or is of another architecture.
+      UserError: the file cannot be read, or belongs to another architecture.
     """
     path = Path(path).expanduser()
     if path.suffix != ".msgpack":
@@ -31,67 +30,58 @@ def load(path: str | Path, model_name: str) -> Variables:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}.") from error
     except ValueError as error:
-        raise UserError(f"{path} is damaged or no file of convert_weights.py.") from error
+        raise UserError(f"{path} is damaged or was not written by convert_weights.py.") from error
 
 
 def initialise(
-    variables: Variables, path: str | Path, model_name: str, num_classes: int
+    variables: Variables, loaded: Variables, classifier: Iterable[TreePath], source: str
 ) -> Variables:
-    """`variables` with the values of a file; the classifiers keep theirs if the classes differ.
+    """`variables` with the values of `loaded`; the classifiers keep theirs if the classes differ.
 
     Args:
       variables: of the model as it is initialised.
-      path: see `load`.
-      model_name: one of `models.MODELS`.
-      num_classes: of `variables`.
+      loaded: variables of the same architecture.
+      classifier: the variables whose shape depends on the number of classes, see `models.shapes`.
+      source: where `loaded` comes from, for messages.
 
     Raises:
-      UserError: see `load`; or a shape is not that of the model, for instance because the file's
-        network was trained on images of another size.
+      UserError: a layer is missing, or a shape is not that of the model, for instance because the
+        other network was trained on images of another size.
     """
-    loaded = flax.traverse_util.flatten_dict(load(path, model_name))
-    ours = flax.traverse_util.flatten_dict(dict(variables))
-    classifier = _classifier(model_name)
+    theirs = flax.traverse_util.flatten_dict(loaded)
+    ours = flax.traverse_util.flatten_dict(variables)
+    # A classifier is taken over or initialised as a whole.
+    kept = {
+        path[:-1]
+        for path in classifier
+        if path in theirs and theirs[path].shape[-1] != ours[path].shape[-1]
+    }
     result = {}
-    for key, value in ours.items():
-        if key not in loaded:
-            raise UserError(f"{path} has no weights for layer {'/'.join(key[1:-1])}.")
-        if loaded[key].shape == value.shape:
-            result[key] = jnp.asarray(loaded[key], value.dtype)
-        elif key in classifier and loaded[key].shape[-1] != num_classes:
-            result[key] = value
+    for path, value in ours.items():
+        layer = "/".join(path[1:-1])
+        if path not in theirs:
+            raise UserError(f"{source} has no weights for layer {layer}.")
+        if path[:-1] in kept:
+            result[path] = value
+        elif theirs[path].shape == value.shape:
+            result[path] = jnp.asarray(theirs[path], value.dtype)
         else:
             raise UserError(
-                f"layer {'/'.join(key[1:-1])} of {path} has a {key[-1]} of shape "
-                f"{loaded[key].shape}, but the model's is of shape {value.shape}; an image size "
+                f"layer {layer} of {source} has a {path[-1]} of shape "
+                f"{theirs[path].shape}, but the model's is of shape {value.shape}; an image size "
                 "other than that of the file's network makes such a difference."
             )
-    # A classifier is taken over or initialised as a whole.
-    begun_anew = {key[:-1] for key in classifier if result[key] is ours[key]}
-    result |= {key: ours[key] for key in classifier if key[:-1] in begun_anew}
     return flax.traverse_util.unflatten_dict(result)
-
-
-def _classifier(model_name: str) -> set[tuple[str, ...]]:
-    """The variables whose shape depends on the number of classes."""
-
-    def shapes(num_classes: int) -> dict[tuple[str, ...], tuple[int, ...]]:
-        model = models.create_model(model_name, num_classes)
-        images = jnp.zeros((1, 224, 224, 3))
-        tree = jax.eval_shape(model.init, jax.random.key(0), images)
-        return {k: leaf.shape for k, leaf in flax.traverse_util.flatten_dict(tree).items()}
-
-    one, two = shapes(1), shapes(2)
-    return {key for key in one if one[key] != two[key]}
 
 
 def num_classes(variables: Variables, model_name: str) -> int:
     """How many classes the classifier of these variables has."""
-    flat = flax.traverse_util.flatten_dict(dict(variables))
-    return flat[min(_classifier(model_name))].shape[-1]
+    flat = flax.traverse_util.flatten_dict(variables)
+    classifier = models.shapes(models.create_model(model_name), 224).classifier
+    return flat[min(classifier)].shape[-1]
 
 
-def is_frozen(layer: Sequence[str], patterns: Sequence[str]) -> bool:
+def is_frozen(layer: TreePath, patterns: Sequence[str]) -> bool:
     """Whether the layer at this path (or a module it lies in) has one of the names.
 
     Args:
@@ -145,10 +135,6 @@ def inference_where_frozen(patterns: Sequence[str]) -> Callable[..., Any]:
     return intercept
 
 
-def unknown_patterns(model_name: str, patterns: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The patterns that match no layer of the architecture, and the names that there are."""
-    model = models.create_model(model_name)
-    tree = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
-    paths = [key[:-1] for key in flax.traverse_util.flatten_dict(tree["params"])]
-    unknown = [p for p in patterns if not any(is_frozen(path, [p]) for path in paths)]
-    return unknown, list(dict.fromkeys(path[0] for path in paths))
+def matches(layers: Iterable[TreePath], pattern: str) -> bool:
+    """Whether any of these layers has the name."""
+    return any(is_frozen(layer, [pattern]) for layer in layers)

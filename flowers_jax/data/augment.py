@@ -1,26 +1,18 @@
-"""What happens to a batch on the device: one affine warp per image, then scaling.
+"""Augmentation on the device: one random affine warp per image.
 
 The warp is that of Keras' `ImageDataGenerator` (`apply_affine_transform`, then flips), which the
 study's improvement 5 used: rotation about the image centre, a zoom factor per axis, bilinear
-sampling, pixels outside repeat the nearest edge.
+sampling; pixels outside repeat the nearest edge.
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, Real
 
-# Names of `config.input_scaling`. '0_1_twice' is the study's improvement 5, which divided by 255 in
-# the generator and once more in the model; 'caffe' is `preprocess_input` of
-# `keras.applications.vgg16`: BGR, minus the means of ImageNet.
-SCALINGS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "none": lambda x: x,
-    "0_1": lambda x: x / 255.0,
-    "-1_1": lambda x: x / 127.5 - 1.0,
-    "0_1_twice": lambda x: x / 255.0 / 255.0,
-    "caffe": lambda x: x[..., ::-1] - jnp.array([103.939, 116.779, 123.68]),
-}
+Matrix = Float[Array, "2 2"]  # maps centred output (row, column) to input
+Image = Real[Array, "height width 3"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +32,8 @@ class Augmentation:
     vertical_flip: bool
 
 
-def scale(images: jax.Array, scaling: str) -> jax.Array:
-    """Pixels 0..255 of any dtype to float32 network input."""
-    return SCALINGS[scaling](images.astype(jnp.float32))
-
-
-def random_matrix(key: jax.Array, augmentation: Augmentation) -> jax.Array:
-    """A random `[2, 2]` matrix that maps output (row, column) to input, about the centre."""
+def random_matrix(key: Key[Array, ""], augmentation: Augmentation) -> Matrix:
+    """A random warp about the centre."""
     keys = jax.random.split(key, 4)
     limit = jnp.deg2rad(augmentation.rotation_degrees)
     angle = jax.random.uniform(keys[0], minval=-limit, maxval=limit)
@@ -62,8 +49,8 @@ def random_matrix(key: jax.Array, augmentation: Augmentation) -> jax.Array:
     return affine_matrix(angle, zoom, flip)
 
 
-def affine_matrix(angle: jax.Array, zoom: jax.Array, flip: jax.Array) -> jax.Array:
-    """Rotation by `angle` (radians), zoom and flips (both `[row, column]`) as one matrix.
+def affine_matrix(angle: Float[Array, ""], zoom: Float[Array, "2"], flip: Bool[Array, "2"]) -> Matrix:
+    """Rotation by `angle` (radians), zoom and flips (row, column) as one matrix.
 
     Flips act on the warped image, as in Keras: they mirror the output coordinates first.
     """
@@ -72,8 +59,8 @@ def affine_matrix(angle: jax.Array, zoom: jax.Array, flip: jax.Array) -> jax.Arr
     return rotation * zoom * jnp.where(flip, -1.0, 1.0)
 
 
-def warp(image: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Samples `image` `[h, w, c]` bilinearly at `matrix` times the centred output coordinates."""
+def warp(image: Image, matrix: Matrix) -> Float[Array, "height width 3"]:
+    """Samples the image bilinearly at `matrix` times the centred output coordinates."""
     size = jnp.array(image.shape[:2])
     centre = (size - 1) / 2
     grid = jnp.stack(
@@ -90,22 +77,22 @@ def warp(image: jax.Array, matrix: jax.Array) -> jax.Array:
 
 
 def augment(
-    images: jax.Array, indices: jax.Array, key: jax.Array, augmentation: Augmentation
-) -> jax.Array:
+    images: Real[Array, "batch height width 3"],
+    indices: Int[Array, "batch"],
+    key: Key[Array, ""],
+    augmentation: Augmentation,
+) -> Float[Array, "batch height width 3"]:
     """Warps a batch at random.
 
     Args:
-      images: `[batch, h, w, c]`, pixels 0..255.
-      indices: `[batch]`, each image's place in the split: an image's warp depends on `key` and
-        its index only, not on the batch it is in.
-      key: the epoch's key.
+      images: pixels 0..255.
+      indices: each image's place in the split: its warp depends on `key` and its index only, not on
+        the batch it is in.
+      key: of the epoch.
       augmentation: the ranges.
-
-    Returns:
-      float32 `[batch, h, w, c]`.
     """
 
-    def one(image: jax.Array, index: jax.Array) -> jax.Array:
+    def one(image: Image, index: Int[Array, ""]) -> Float[Array, "height width 3"]:
         matrix = random_matrix(jax.random.fold_in(key, index), augmentation)
         return warp(image.astype(jnp.float32), matrix)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from flowers_jax.errors import UserError
+from flowers_jax.process.errors import UserError
 
 # The file name endings Keras lists.
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")

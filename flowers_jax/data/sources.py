@@ -9,7 +9,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from flowers_jax.data import drawn
-from flowers_jax.errors import UserError
+from flowers_jax.process.errors import UserError
 
 SOURCES = ("auto", "folder", "kaggle", "tfds", "drawn")
 KAGGLE_HANDLE = "alxmamaev/flowers-recognition"

@@ -1,27 +1,37 @@
-"""The study's architectures by name."""
+"""The study's architectures by name.
 
+A model is a `layers.Classifier`: `model.apply(variables, images, train=False)` takes scaled float
+images and gives float32 logits `[batch, num_classes]`; `heads` gives them by head, the main one
+first. In training `mask` leaves padding out of batch normalisation, and the collections
+`batch_stats` (mutable) and `dropout` (a key) are at its disposal.
+"""
+
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
+import flax
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from flowers_jax.errors import UserError
+from flowers_jax import ops
 from flowers_jax.models import cnn
 from flowers_jax.models.alexnet import AlexNet
 from flowers_jax.models.googlenet import GoogLeNet
+from flowers_jax.models.layers import Classifier
 from flowers_jax.models.vgg16 import VGG16
+from flowers_jax.process.errors import UserError
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
+Variables = dict[str, Any]
+# Names from the collection down to an array or a layer, such as ("inception_3a", "conv_1x1").
+TreePath = tuple[str, ...]
+
+MODELS: dict[str, Callable[..., Classifier]] = {
     "pilot_cnn": cnn.PilotCNN,
     "base_cnn": cnn.BaseCNN,
     "base_cnn_v2": cnn.BaseCNNv2,
-    "base_cnn_conv5x5": cnn.BaseConv5x5,
-    "base_cnn_batchnorm": cnn.BaseBatchNorm,
-    "base_cnn_gap": cnn.BaseGlobalPool,
-    "base_cnn_conv5x5_gap": cnn.BaseConv5x5GlobalPool,
-    "base_cnn_conv5x5_gap_batchnorm": cnn.BaseConv5x5GlobalPoolBatchNorm,
     "improvement_1": cnn.Improvement1,
     "improvement_2": cnn.Improvement2,
     "improvement_3": cnn.Improvement3,
@@ -32,33 +42,84 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def create_model(name: str, num_classes: int = 5, dtype: DTypeLike = jnp.float32) -> nn.Module:
-    """The architecture `name`, computing in `dtype` (parameters stay float32).
+def create_model(
+    name: str,
+    num_classes: int = 5,
+    dtype: DTypeLike = jnp.float32,
+    **model_args: Any,  # noqa: ANN401
+) -> Classifier:
+    """The architecture `name`, computing in `dtype`; parameters are float32.
 
-    `model.apply(variables, images, train=False)` takes scaled float images
-    `[batch, height, width, 3]` and gives float32 logits `[batch, num_classes]`.
+    Args:
+      name: one of `MODELS`.
+      num_classes: size of the logits.
+      dtype: of the computation.
+      **model_args: further attributes of the module, such as `last_kernel=5`.
 
     Raises:
-      UserError: there is no such model.
+      UserError: there is no such model, or it takes no such argument.
     """
     if name not in MODELS:
         raise UserError(f"there is no model {name!r}; choose one of {', '.join(MODELS)}.")
-    return MODELS[name](num_classes=num_classes, dtype=dtype)
+    try:
+        return MODELS[name](num_classes=num_classes, dtype=dtype, **model_args)
+    except TypeError as error:
+        known = ", ".join(arguments(name)) or "none"
+        raise UserError(
+            f"model_args={model_args}: {name} takes the arguments {known}."
+        ) from error
 
 
-def head_names(model: nn.Module) -> tuple[str, ...]:
-    """Names of the classifiers of a model with several, the main one first; else empty."""
-    return getattr(model, "HEADS", ())
+def arguments(name: str) -> list[str]:
+    """What `create_model` takes as `model_args` for this architecture."""
+    shared = {field.name for field in dataclasses.fields(Classifier)}
+    own = dataclasses.fields(MODELS[name](num_classes=1))
+    return [field.name for field in own if field.name not in shared]
 
 
-def table(model: nn.Module, image_size: int) -> str:
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """The arrays of a model at one image size.
+
+    Attributes:
+      variables: tree of `jax.ShapeDtypeStruct`.
+      layers: path of every layer that has parameters.
+      classifier: paths of the variables whose shape depends on the number of classes.
+    """
+
+    variables: Variables
+    layers: tuple[TreePath, ...]
+    classifier: frozenset[TreePath]
+
+
+def shapes(model: Classifier, image_size: int) -> Shapes:
+    """The shapes of a model, computed without running it.
+
+    Raises:
+      layers.ImageTooSmall: nothing is left of the image before it reaches the classifier.
+    """
+
+    def trace(model: Classifier) -> Variables:
+        images = jnp.zeros((1, image_size, image_size, 3))
+        return jax.eval_shape(model.init, jax.random.key(0), images)
+
+    variables = trace(model)
+    flat = flax.traverse_util.flatten_dict(variables)
+    other = flax.traverse_util.flatten_dict(trace(model.clone(num_classes=model.num_classes + 1)))
+    return Shapes(
+        variables,
+        tuple(dict.fromkeys(path[1:-1] for path in flat if path[0] == "params")),
+        frozenset(path for path, leaf in flat.items() if leaf.shape != other[path].shape),
+    )
+
+
+def table(model: Classifier, image_size: int) -> str:
     """Layers with shapes, parameters and FLOPs of a forward pass, for one image."""
     image = jnp.zeros((1, image_size, image_size, 3))
     tabulate = nn.tabulate(
-        model,
+        model.clone(ops=ops.PLAIN),  # the operations of direct convolutions
         jax.random.key(0),
         compute_flops=True,
         console_kwargs={"width": 160, "force_terminal": False},
     )
-    with jax.default_matmul_precision("highest"):  # the operations of direct convolutions
-        return tabulate(image)
+    return tabulate(image)

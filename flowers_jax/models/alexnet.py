@@ -1,45 +1,42 @@
-"""AlexNet (Krizhevsky et al. 2012) with batch normalisation for local response normalisation."""
+"""AlexNet (Krizhevsky et al. 2012), batch normalisation in place of local response normalisation."""
 
 from functools import partial
 
-import jax
-import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
 from flowers_jax.models import layers
-from flowers_jax.models.layers import dropout, flatten, max_pool
+from flowers_jax.models.layers import (
+    Classifier,
+    Images,
+    Logits,
+    Mask,
+    at_least_float32,
+    flatten,
+)
 
 
-class AlexNet(nn.Module):
-    """Five convolutions and three dense layers, in one column."""
-
-    num_classes: int
-    dtype: DTypeLike = jnp.float32
+class AlexNet(Classifier):
+    """Five convolutions and three dense layers, in one column; normalised after the ReLU."""
 
     @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
-    ) -> jax.Array:
-        conv = partial(layers.conv, dtype=self.dtype)
-        norm = partial(layers.batch_norm, train, mask, dtype=self.dtype)
+    def __call__(self, images: Images, train: bool = False, mask: Mask | None = None) -> Logits:
+        conv = partial(layers.conv, ops=self.ops, dtype=self.dtype)
+        max_pool = partial(layers.max_pool, ops=self.ops)
+        norm = partial(layers.batch_norm, train=train, mask=mask, dtype=self.dtype)
         dense = partial(layers.dense, dtype=self.dtype)
-        x = conv(96, 11, stride=4)(images)
-        x = norm()(x)
+        dropout = partial(nn.Dropout, deterministic=not train)
+
+        x = norm()(nn.relu(conv(96, 11, stride=4)(images)))
         x = max_pool(x, 3)
-        x = conv(256, 5, padding="SAME")(x)
-        x = norm()(x)
+        x = norm()(nn.relu(conv(256, 5, padding="SAME")(x)))
         x = max_pool(x, 3)
-        x = conv(384, 3, padding="SAME")(x)
-        x = norm()(x)
-        x = conv(384, 3, padding="SAME")(x)
-        x = norm()(x)
-        x = conv(256, 3, padding="SAME")(x)
-        x = norm()(x)
+        x = norm()(nn.relu(conv(384, 3, padding="SAME")(x)))
+        x = norm()(nn.relu(conv(384, 3, padding="SAME")(x)))
+        x = norm()(nn.relu(conv(256, 3, padding="SAME")(x)))
         x = max_pool(x, 3)
         x = flatten(x)
-        x = dense(4096)(x)
-        x = dropout(0.5, train)(x)
-        x = dense(4096)(x)
-        x = dropout(0.5, train)(x)
-        return layers.logits(self.num_classes, dtype=self.dtype)(x)
+        x = nn.relu(dense(4096)(x))
+        x = dropout(0.5)(x)
+        x = nn.relu(dense(4096)(x))
+        x = dropout(0.5)(x)
+        return at_least_float32(dense(self.num_classes)(x))

@@ -1,111 +1,113 @@
 """The study's own networks: the pilot, the base CNN and its improvements.
 
-Convolutions are unpadded, with ReLU; the improvements change the base CNN one idea at a time.
+Convolutions are unpadded; batch normalisation follows the ReLU, which is the study's peculiarity.
 """
 
 from functools import partial
 
-import jax
-import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
 from flowers_jax.models import layers
-from flowers_jax.models.layers import dropout, flatten, global_average_pool, max_pool
+from flowers_jax.models.layers import (
+    Classifier,
+    Images,
+    Logits,
+    Mask,
+    at_least_float32,
+    flatten,
+    global_average_pool,
+)
 
 
-class PilotCNN(nn.Module):
+class PilotCNN(Classifier):
     """The study's version 1: two convolutions."""
 
-    num_classes: int
-    dtype: DTypeLike = jnp.float32
-
     @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
-    ) -> jax.Array:
-        conv = partial(layers.conv, dtype=self.dtype)
-        x = conv(32, 3)(images)
+    def __call__(self, images: Images, train: bool = False, mask: Mask | None = None) -> Logits:
+        conv = partial(layers.conv, ops=self.ops, dtype=self.dtype)
+        max_pool = partial(layers.max_pool, ops=self.ops)
+        dense = partial(layers.dense, dtype=self.dtype)
+        dropout = partial(nn.Dropout, deterministic=not train)
+
+        x = nn.relu(conv(32, 3)(images))
         x = max_pool(x, 2)
-        x = conv(64, 3)(x)
+        x = nn.relu(conv(64, 3)(x))
         x = max_pool(x, 2)
-        x = dropout(0.25, train)(x)
+        x = dropout(0.25)(x)
         x = flatten(x)
-        x = layers.dense(128, dtype=self.dtype)(x)
-        x = dropout(0.5, train)(x)
-        return layers.logits(self.num_classes, dtype=self.dtype)(x)
+        x = nn.relu(dense(128)(x))
+        x = dropout(0.5)(x)
+        return at_least_float32(dense(self.num_classes)(x))
 
 
-class BaseCNN(nn.Module):
+class BaseCNN(Classifier):
     """Three convolutions and a dense layer.
 
     Attributes:
-      conv_dropout: after the second and third convolution; 0.25 is version 2's.
-      last_kernel: size of the third convolution; 5 is what improvement 1 changes first.
-      batch_norm: after every convolution, with the first pool 3x3, as in improvement 4.
+      conv_dropout: after the second and third convolution; version 2 has 0.25.
+      last_kernel: size of the third convolution; improvement 1 begins with 5.
+      batch_norm: after every ReLU of a convolution, with a first pool of 3x3, as in improvement 4.
       global_pool: average over the image instead of flattening it, as in improvement 2.
     """
 
-    num_classes: int
-    dtype: DTypeLike = jnp.float32
     conv_dropout: float = 0.0
     last_kernel: int = 3
     batch_norm: bool = False
     global_pool: bool = False
 
     @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
-    ) -> jax.Array:
-        def conv(features: int, kernel: int) -> layers.Layer:
-            layer = layers.conv(features, kernel, dtype=self.dtype)
+    def __call__(self, images: Images, train: bool = False, mask: Mask | None = None) -> Logits:
+        conv = partial(layers.conv, ops=self.ops, dtype=self.dtype)
+        max_pool = partial(layers.max_pool, ops=self.ops)
+        dense = partial(layers.dense, dtype=self.dtype)
+        dropout = partial(nn.Dropout, deterministic=not train)
+
+        def norm() -> layers.Layer:
             if not self.batch_norm:
-                return layer
-            norm = layers.batch_norm(train, mask, dtype=self.dtype)
-            return lambda x: norm(layer(x))
+                return lambda x: x
+            return layers.batch_norm(train=train, mask=mask, dtype=self.dtype)
 
-        x = conv(32, 3)(images)
+        x = norm()(nn.relu(conv(32, 3)(images)))
         x = max_pool(x, 3 if self.batch_norm else 2)
-        x = conv(64, 3)(x)
+        x = norm()(nn.relu(conv(64, 3)(x)))
         x = max_pool(x, 2)
         if self.conv_dropout:
-            x = dropout(self.conv_dropout, train)(x)
-        x = conv(128, self.last_kernel)(x)
+            x = dropout(self.conv_dropout)(x)
+        x = norm()(nn.relu(conv(128, self.last_kernel)(x)))
         x = max_pool(x, 2)
         if self.conv_dropout:
-            x = dropout(self.conv_dropout, train)(x)
+            x = dropout(self.conv_dropout)(x)
         x = global_average_pool(x) if self.global_pool else flatten(x)
-        x = layers.dense(128, dtype=self.dtype)(x)
-        x = dropout(0.5, train)(x)
-        return layers.logits(self.num_classes, dtype=self.dtype)(x)
+        x = nn.relu(dense(128)(x))
+        x = dropout(0.5)(x)
+        return at_least_float32(dense(self.num_classes)(x))
 
 
-class Improvement1(nn.Module):
+class Improvement1(Classifier):
     """The base CNN with a 5x5 convolution and a fourth one."""
 
-    num_classes: int
-    dtype: DTypeLike = jnp.float32
-
     @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
-    ) -> jax.Array:
-        conv = partial(layers.conv, dtype=self.dtype)
-        x = conv(32, 3)(images)
+    def __call__(self, images: Images, train: bool = False, mask: Mask | None = None) -> Logits:
+        conv = partial(layers.conv, ops=self.ops, dtype=self.dtype)
+        max_pool = partial(layers.max_pool, ops=self.ops)
+        dense = partial(layers.dense, dtype=self.dtype)
+        dropout = partial(nn.Dropout, deterministic=not train)
+
+        x = nn.relu(conv(32, 3)(images))
         x = max_pool(x, 2)
-        x = conv(64, 3)(x)
+        x = nn.relu(conv(64, 3)(x))
         x = max_pool(x, 2)
-        x = conv(128, 5)(x)
+        x = nn.relu(conv(128, 5)(x))
         x = max_pool(x, 2)
-        x = conv(128, 3)(x)
+        x = nn.relu(conv(128, 3)(x))
         x = max_pool(x, 2)
         x = flatten(x)
-        x = layers.dense(128, dtype=self.dtype)(x)
-        x = dropout(0.5, train)(x)
-        return layers.logits(self.num_classes, dtype=self.dtype)(x)
+        x = nn.relu(dense(128)(x))
+        x = dropout(0.5)(x)
+        return at_least_float32(dense(self.num_classes)(x))
 
 
-class GlobalPoolCNN(nn.Module):
+class GlobalPoolCNN(Classifier):
     """Improvements 2 and 3: dropout after every pool and global average pooling at the end.
 
     Attributes:
@@ -113,66 +115,54 @@ class GlobalPoolCNN(nn.Module):
       last_kernel: its kernel size.
     """
 
-    num_classes: int
-    last_features: int
-    last_kernel: int
-    dtype: DTypeLike = jnp.float32
+    last_features: int = 96
+    last_kernel: int = 3
 
     @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
-    ) -> jax.Array:
-        conv = partial(layers.conv, dtype=self.dtype)
-        x = conv(32, 3)(images)
+    def __call__(self, images: Images, train: bool = False, mask: Mask | None = None) -> Logits:
+        conv = partial(layers.conv, ops=self.ops, dtype=self.dtype)
+        max_pool = partial(layers.max_pool, ops=self.ops)
+        dense = partial(layers.dense, dtype=self.dtype)
+        dropout = partial(nn.Dropout, deterministic=not train)
+
+        x = nn.relu(conv(32, 3)(images))
         x = max_pool(x, 2)
-        x = dropout(0.5, train)(x)
-        x = conv(64, 3)(x)
+        x = dropout(0.5)(x)
+        x = nn.relu(conv(64, 3)(x))
         x = max_pool(x, 2)
-        x = dropout(0.5, train)(x)
-        x = conv(96, 3)(x)
+        x = dropout(0.5)(x)
+        x = nn.relu(conv(96, 3)(x))
         x = max_pool(x, 2)
-        x = dropout(0.5, train)(x)
-        x = conv(self.last_features, self.last_kernel)(x)
+        x = dropout(0.5)(x)
+        x = nn.relu(conv(self.last_features, self.last_kernel)(x))
         x = max_pool(x, 2)
-        x = dropout(0.2, train)(x)
+        x = dropout(0.2)(x)
         x = global_average_pool(x)
-        return layers.logits(self.num_classes, dtype=self.dtype)(x)
+        return at_least_float32(dense(self.num_classes)(x))
 
 
-class Improvement4(nn.Module):
+class Improvement4(Classifier):
     """Batch normalisation after every convolution, no dropout (improvements 4 and 5)."""
 
-    num_classes: int
-    dtype: DTypeLike = jnp.float32
-
     @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
-    ) -> jax.Array:
-        conv = partial(layers.conv, dtype=self.dtype)
-        norm = partial(layers.batch_norm, train, mask, dtype=self.dtype)
-        x = conv(32, 3)(images)
-        x = norm()(x)
+    def __call__(self, images: Images, train: bool = False, mask: Mask | None = None) -> Logits:
+        conv = partial(layers.conv, ops=self.ops, dtype=self.dtype)
+        max_pool = partial(layers.max_pool, ops=self.ops)
+        norm = partial(layers.batch_norm, train=train, mask=mask, dtype=self.dtype)
+        dense = partial(layers.dense, dtype=self.dtype)
+
+        x = norm()(nn.relu(conv(32, 3)(images)))
         x = max_pool(x, 3)
-        x = conv(64, 3)(x)
-        x = norm()(x)
+        x = norm()(nn.relu(conv(64, 3)(x)))
         x = max_pool(x, 2)
-        x = conv(128, 5)(x)
-        x = norm()(x)
+        x = norm()(nn.relu(conv(128, 5)(x)))
         x = max_pool(x, 2)
-        x = conv(128, 3)(x)
-        x = norm()(x)
+        x = norm()(nn.relu(conv(128, 3)(x)))
         x = max_pool(x, 2)
         x = global_average_pool(x)
-        return layers.logits(self.num_classes, dtype=self.dtype)(x)
+        return at_least_float32(dense(self.num_classes)(x))
 
 
 BaseCNNv2 = partial(BaseCNN, conv_dropout=0.25)
-# One change of the improvements at a time, alone and one after the other, for the ablation.
-BaseConv5x5 = partial(BaseCNN, last_kernel=5)
-BaseBatchNorm = partial(BaseCNN, batch_norm=True)
-BaseGlobalPool = partial(BaseCNN, global_pool=True)
-BaseConv5x5GlobalPool = partial(BaseConv5x5, global_pool=True)
-BaseConv5x5GlobalPoolBatchNorm = partial(BaseConv5x5GlobalPool, batch_norm=True)
 Improvement2 = partial(GlobalPoolCNN, last_features=96, last_kernel=3)
 Improvement3 = partial(GlobalPoolCNN, last_features=128, last_kernel=5)

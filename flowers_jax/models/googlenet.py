@@ -3,23 +3,25 @@
 The study's version leaves out the local response normalisation.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
 from flowers_jax.models import layers
 from flowers_jax.models.layers import (
+    Classifier,
+    Images,
+    Logits,
+    Mask,
+    at_least_float32,
     average_pool,
-    dropout,
     flatten,
     global_average_pool,
-    max_pool,
 )
+from flowers_jax.ops import Ops
 
 # Output channels of each module's convolutions: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool proj.
 INCEPTION = {
@@ -40,18 +42,21 @@ class Inception(nn.Module):
 
     channels: tuple[int, int, int, int, int, int]
     dtype: DTypeLike
+    ops: Ops
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        conv = partial(layers.conv, padding="SAME", dtype=self.dtype)
+    def __call__(self, x: Images) -> Images:
+        conv = partial(layers.conv, padding="SAME", ops=self.ops, dtype=self.dtype)
         conv1, reduce3, conv3, reduce5, conv5, projection = self.channels
-        branches = [
-            conv(conv1, 1, name="conv_1x1")(x),
-            conv(conv3, 3, name="conv_3x3")(conv(reduce3, 1, name="reduce_3x3")(x)),
-            conv(conv5, 5, name="conv_5x5")(conv(reduce5, 1, name="reduce_5x5")(x)),
-            conv(projection, 1, name="pool_proj")(max_pool(x, 3, stride=1, padding="SAME")),
-        ]
-        return jnp.concatenate(branches, axis=-1)
+
+        one = nn.relu(conv(conv1, 1, name="conv_1x1")(x))
+        three = nn.relu(conv(reduce3, 1, name="reduce_3x3")(x))
+        three = nn.relu(conv(conv3, 3, name="conv_3x3")(three))
+        five = nn.relu(conv(reduce5, 1, name="reduce_5x5")(x))
+        five = nn.relu(conv(conv5, 5, name="conv_5x5")(five))
+        pool = layers.max_pool(x, 3, stride=1, padding="SAME", ops=self.ops)
+        pool = nn.relu(conv(projection, 1, name="pool_proj")(pool))
+        return jnp.concatenate([one, three, five, pool], axis=-1)
 
 
 class AuxiliaryHead(nn.Module):
@@ -59,66 +64,65 @@ class AuxiliaryHead(nn.Module):
 
     num_classes: int
     dtype: DTypeLike
+    ops: Ops
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: Images, train: bool) -> Logits:
+        dense = partial(layers.dense, dtype=self.dtype)
+
         x = average_pool(x, 5, stride=3)
-        x = layers.conv(128, 1, dtype=self.dtype)(x)
+        x = nn.relu(layers.conv(128, 1, ops=self.ops, dtype=self.dtype)(x))
         x = flatten(x)
-        x = layers.dense(1024, dtype=self.dtype)(x)
-        x = dropout(0.7, train)(x)
-        return layers.logits(self.num_classes, dtype=self.dtype)(x)
+        x = nn.relu(dense(1024)(x))
+        x = nn.Dropout(0.7, deterministic=not train)(x)
+        return at_least_float32(dense(self.num_classes)(x))
 
 
-class GoogLeNet(nn.Module):
+class GoogLeNet(Classifier):
     """Nine inception modules; a main and two auxiliary classifiers."""
 
     HEADS: ClassVar[tuple[str, ...]] = ("main", "aux1", "aux2")
 
-    num_classes: int
-    dtype: DTypeLike = jnp.float32
+    def __call__(
+        self, images: Images, train: bool = False, mask: Mask | None = None
+    ) -> Logits | tuple[Logits, Logits, Logits]:
+        """Logits of the main head; in training those of all three."""
+        heads = self.heads(images, train, mask)
+        return (heads["main"], heads["aux1"], heads["aux2"]) if train else heads["main"]
 
     @nn.compact
-    def __call__(
-        self,
-        images: jax.Array,
-        train: bool = False,
-        mask: jax.Array | None = None,
-        all_heads: bool | None = None,
-    ) -> jax.Array | tuple[jax.Array, jax.Array, jax.Array]:
-        """Logits of the main head, or with `all_heads` (by default in training) of all three."""
-        if all_heads is None:
-            all_heads = train
-        conv = partial(layers.conv, dtype=self.dtype)
+    def heads(
+        self, images: Images, train: bool = False, mask: Mask | None = None
+    ) -> dict[str, Logits]:
+        """The logits of all heads."""
+        conv = partial(layers.conv, ops=self.ops, dtype=self.dtype)
+        max_pool = partial(layers.max_pool, ops=self.ops)
 
-        def inception(block: str) -> layers.Layer:
-            return Inception(INCEPTION[block], self.dtype, name=f"inception_{block}")
+        def inception(block: str) -> Inception:
+            return Inception(INCEPTION[block], self.dtype, self.ops, name=f"inception_{block}")
 
-        def auxiliary(name: str) -> Callable[[jax.Array], jax.Array | None]:
-            if not (all_heads or self.is_initializing()):
-                return lambda x: None
-            head = AuxiliaryHead(self.num_classes, self.dtype, name=name)
-            return lambda x: head(x, train)
+        def auxiliary(name: str) -> AuxiliaryHead:
+            return AuxiliaryHead(self.num_classes, self.dtype, self.ops, name=name)
 
-        x = conv(64, 7, stride=2, name="conv1")(images)
+        x = nn.relu(conv(64, 7, stride=2, name="conv1")(images))
         x = max_pool(x, 3)
-        x = conv(64, 1, name="conv2_reduce")(x)
-        x = conv(192, 3, padding="SAME", name="conv2")(x)
+        x = nn.relu(conv(64, 1, name="conv2_reduce")(x))
+        x = nn.relu(conv(192, 3, padding="SAME", name="conv2")(x))
         x = max_pool(x, 3)
         x = inception("3a")(x)
         x = inception("3b")(x)
         x = max_pool(x, 3)
         x = inception("4a")(x)
-        aux1 = auxiliary("aux1")(x)
+        aux1 = auxiliary("aux1")(x, train)
         x = inception("4b")(x)
         x = inception("4c")(x)
         x = inception("4d")(x)
-        aux2 = auxiliary("aux2")(x)
+        aux2 = auxiliary("aux2")(x, train)
         x = inception("4e")(x)
         x = max_pool(x, 3)
         x = inception("5a")(x)
         x = inception("5b")(x)
         x = global_average_pool(x)
-        x = dropout(0.4, train)(x)
-        main = layers.logits(self.num_classes, dtype=self.dtype, name="main")(x)
-        return (main, aux1, aux2) if all_heads else main
+        x = nn.Dropout(0.4, deterministic=not train)(x)
+        main = layers.dense(self.num_classes, dtype=self.dtype, name="main")(x)
+        return {"main": at_least_float32(main), "aux1": aux1, "aux2": aux2}

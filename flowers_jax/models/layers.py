@@ -1,24 +1,58 @@
-"""Layers with the study's (Keras') initialisation and constants, from which the models are built.
+"""Layers with Keras' initialisation and constants, and what the study's networks have in common.
 
-Images are `[batch, height, width, channels]`. Parameters are float32; `dtype` is the dtype of the
-computation.
+Parameters are float32; `dtype` is the dtype of the computation.
 """
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
 
-from flowers_jax.models import convolution, pooling
+from flowers_jax.ops import FAST, Ops
 
-# Keras' defaults; Flax would take lecun_normal and epsilon 1e-5.
-KERNEL_INIT = nn.initializers.glorot_uniform()
+Images = Float[Array, "batch height width channels"]
+Features = Float[Array, "batch features"]
+Logits = Float[Array, "batch classes"]
+Mask = Bool[Array, "batch"]
+Layer = Callable[[Images], Images]
+
+# Keras' defaults; Flax's are lecun_normal, momentum 0.99 and epsilon 1e-5.
+INITIALIZERS = {
+    "glorot_uniform": nn.initializers.glorot_uniform(),
+    "he_uniform": nn.initializers.he_uniform(),
+}
 BATCH_NORM_MOMENTUM = 0.99
 BATCH_NORM_EPSILON = 1e-3
 
-Layer = Callable[[jax.Array], jax.Array]
+
+class ImageTooSmall(ValueError):
+    """Nothing is left of an image before it reaches the classifier."""
+
+
+class Classifier(nn.Module):
+    """A network with one classifier; one with several overrides `HEADS` and `heads`.
+
+    Attributes:
+      num_classes: size of the logits.
+      dtype: of the computation.
+      ops: convolution and pooling kernels.
+    """
+
+    HEADS: ClassVar[tuple[str, ...]] = ("main",)
+
+    num_classes: int
+    dtype: DTypeLike = jnp.float32
+    ops: Ops = FAST
+
+    def heads(
+        self, images: Images, train: bool = False, mask: Mask | None = None
+    ) -> dict[str, Logits]:
+        """The logits of each of `HEADS`."""
+        return {"main": self(images, train, mask)}
 
 
 def conv(
@@ -27,45 +61,39 @@ def conv(
     stride: int = 1,
     padding: str = "VALID",
     *,
+    ops: Ops,
     dtype: DTypeLike,
+    initializer: str = "glorot_uniform",
     name: str | None = None,
-    kernel_init: nn.initializers.Initializer = KERNEL_INIT,
-) -> Layer:
-    """Square convolution, then ReLU."""
-    layer = nn.Conv(
+) -> nn.Conv:
+    """Square convolution."""
+    return nn.Conv(
         features,
         (kernel, kernel),
         (stride, stride),
         padding,
         dtype=dtype,
-        kernel_init=kernel_init,
-        conv_general_dilated=convolution.conv_general_dilated,
+        kernel_init=INITIALIZERS[initializer],
+        conv_general_dilated=ops.conv_general_dilated,
         name=name,
     )
-    return lambda x: nn.relu(layer(x))
 
 
 def dense(
     features: int,
-    activation: Layer | None = nn.relu,
     *,
     dtype: DTypeLike,
+    initializer: str = "glorot_uniform",
     name: str | None = None,
-    kernel_init: nn.initializers.Initializer = KERNEL_INIT,
+) -> nn.Dense:
+    """Fully connected layer."""
+    return nn.Dense(features, dtype=dtype, kernel_init=INITIALIZERS[initializer], name=name)
+
+
+def batch_norm(
+    *, train: bool, mask: Mask | None, dtype: DTypeLike
 ) -> Layer:
-    """Fully connected layer, then the activation."""
-    layer = nn.Dense(features, dtype=dtype, kernel_init=kernel_init, name=name)
-    return lambda x: activation(layer(x)) if activation else layer(x)
-
-
-def logits(num_classes: int, *, dtype: DTypeLike, name: str | None = None) -> Layer:
-    """The classifier: logits `[batch, num_classes]`, float32 also where `dtype` is narrower."""
-    layer = dense(num_classes, None, dtype=dtype, name=name)
-    return lambda x: layer(x).astype(jnp.promote_types(dtype, jnp.float32))
-
-
-def batch_norm(train: bool, mask: jax.Array | None, *, dtype: DTypeLike) -> Layer:
-    """Batch normalisation over the samples where `mask` (bool `[batch]`, None for all) is true.
+    """Batch normalisation over the samples where `mask` is true; None means all.
 
     The variance is biased in the batch and in the running statistics, and computed in two passes,
     as in Keras 3.
@@ -80,26 +108,37 @@ def batch_norm(train: bool, mask: jax.Array | None, *, dtype: DTypeLike) -> Laye
     return lambda x: layer(x, use_running_average=not train, mask=image_mask)
 
 
-def dropout(rate: float, train: bool) -> Layer:
-    """Zeroes each value with probability `rate` in training and scales up the rest."""
-    return nn.Dropout(rate, deterministic=not train)
-
-
-def max_pool(x: jax.Array, window: int, stride: int = 2, padding: str = "VALID") -> jax.Array:
+def max_pool(
+    x: Images, window: int, stride: int = 2, padding: str = "VALID", *, ops: Ops
+) -> Images:
     """Maximum over square windows; padding never wins."""
-    return pooling.max_pool(x, (window, window), (stride, stride), padding)
+    _require(x, window if padding == "VALID" else 1)
+    return ops.max_pool(x, (window, window), (stride, stride), padding)
 
 
-def average_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
+def average_pool(x: Images, window: int, stride: int) -> Images:
     """Mean over square windows, without padding."""
+    _require(x, window)
     return nn.avg_pool(x, window_shape=(window, window), strides=(stride, stride))
 
 
-def global_average_pool(x: jax.Array) -> jax.Array:
-    """Mean over height and width: `[batch, channels]`."""
+def global_average_pool(x: Images) -> Features:
+    """Mean over height and width."""
+    _require(x, 1)
     return x.mean(axis=(1, 2))
 
 
-def flatten(x: jax.Array) -> jax.Array:
-    """`[batch, height * width * channels]`, in Keras' order."""
+def flatten(x: Images) -> Features:
+    """One row per image, in Keras' order."""
+    _require(x, 1)
     return x.reshape(x.shape[0], -1)
+
+
+def _require(x: Images, least: int) -> None:
+    if min(x.shape[1:3]) < least:
+        raise ImageTooSmall(f"{x.shape[1]} x {x.shape[2]} pixels where {least} are needed")
+
+
+def at_least_float32(logits: jax.Array) -> Logits:
+    """Logits for the loss, which needs more precision than a narrower `dtype` has."""
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))

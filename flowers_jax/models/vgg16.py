@@ -2,45 +2,49 @@
 
 from functools import partial
 
-import jax
-import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
 from flowers_jax.models import layers
-from flowers_jax.models.layers import flatten, max_pool
+from flowers_jax.models.layers import (
+    Classifier,
+    Images,
+    Logits,
+    Mask,
+    at_least_float32,
+    flatten,
+)
 
-# Output channels of the 3x3 convolutions; a block ends in a 2x2 pool.
+# Output channels of the 3x3 convolutions; each block ends in a 2x2 pool.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
-class VGG16(nn.Module):
+class VGG16(Classifier):
     """Thirteen 3x3 convolutions and three dense layers.
 
     Attributes:
-      kernel_init: of all layers but the classifier.
-      batch_norm: after every convolution; the study's has none.
+      initializer: a name of `layers.INITIALIZERS`, for all layers but the classifier.
+      batch_norm: after every ReLU of a convolution; the study has none.
     """
 
-    num_classes: int
-    dtype: DTypeLike = jnp.float32
-    kernel_init: nn.initializers.Initializer = layers.KERNEL_INIT
+    initializer: str = "glorot_uniform"
     batch_norm: bool = False
 
     @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, mask: jax.Array | None = None
-    ) -> jax.Array:
-        conv = partial(layers.conv, padding="SAME", dtype=self.dtype, kernel_init=self.kernel_init)
-        dense = partial(layers.dense, dtype=self.dtype, kernel_init=self.kernel_init)
+    def __call__(self, images: Images, train: bool = False, mask: Mask | None = None) -> Logits:
+        shared = {"dtype": self.dtype, "initializer": self.initializer}
+        conv = partial(layers.conv, padding="SAME", ops=self.ops, **shared)
+        norm = partial(layers.batch_norm, train=train, mask=mask, dtype=self.dtype)
+        dense = partial(layers.dense, **shared)
+
         x = images
         for i, block in enumerate(BLOCKS, start=1):
             for j, features in enumerate(block, start=1):
-                x = conv(features, 3, name=f"block{i}_conv{j}")(x)
+                x = nn.relu(conv(features, 3, name=f"block{i}_conv{j}")(x))
                 if self.batch_norm:
-                    x = layers.batch_norm(train, mask, dtype=self.dtype)(x)
-            x = max_pool(x, 2)
+                    x = norm()(x)
+            x = layers.max_pool(x, 2, ops=self.ops)
         x = flatten(x)
-        x = dense(4096, name="fc1")(x)
-        x = dense(4096, name="fc2")(x)
-        return layers.logits(self.num_classes, dtype=self.dtype, name="predictions")(x)
+        x = nn.relu(dense(4096, name="fc1")(x))
+        x = nn.relu(dense(4096, name="fc2")(x))
+        logits = layers.dense(self.num_classes, dtype=self.dtype, name="predictions")(x)
+        return at_least_float32(logits)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a value that the loop asks for, so that it can finish a step and save."""
+"""SIGINT and SIGTERM as a value the loop asks for, so that it can finish a step and save."""
 
 import signal
 import threading
@@ -9,6 +9,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 
+# How often several processes ask one another, in questions of the loop.
+EVERY = 32
+
+
 class Interruption:
     """Remembers the first SIGINT or SIGTERM inside its `with` block; a second one acts at once.
 
@@ -17,17 +21,23 @@ class Interruption:
 
     def __init__(self) -> None:
         self._signal = 0
+        self._questions = 0
+        self._common = 0  # what the processes last told one another
         self._handlers: dict[int, object] = {}
 
     @property
     def signal(self) -> int:
-        """The number of the signal that came, 0 before.
+        """Number of the signal received, 0 before.
 
-        Where several processes train together all must ask, and learn of a signal to any of them.
+        When several processes train together, all of them must ask equally often; with every
+        `EVERY`th question each learns of a signal that any of them received.
         """
         if jax.process_count() == 1:
             return self._signal
-        return int(multihost_utils.process_allgather(np.int32(self._signal)).max())
+        self._questions += 1
+        if not self._common and self._questions % EVERY == 0:
+            self._common = int(multihost_utils.process_allgather(np.int32(self._signal)).max())
+        return self._common
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
@@ -44,5 +54,5 @@ class Interruption:
 
     def _restore(self) -> None:
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler)  # type: ignore[arg-type]
         self._handlers.clear()

@@ -1,6 +1,6 @@
 """What a run shows while it works: a bar in a terminal, one log line per epoch anywhere."""
 
-import math
+import collections
 import sys
 import time
 
@@ -8,16 +8,22 @@ import jax
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from flowers_jax.early_stopping import EarlyStopping
+from flowers_jax.runs.history import Row
+from flowers_jax.step import Metrics
+
+# Steps that the host may be ahead of the devices. Enough to keep them busy, few enough that a
+# signal is obeyed soon and the bar shows what is done.
+AHEAD = 8
 
 
 class EpochBar:
-    """A bar over the steps of one epoch; shows nothing where the output is no terminal.
+    """A bar over the steps of one epoch; shows nothing where the output is not a terminal.
 
     Args:
       epoch: its number.
       max_epochs: of the run.
-      steps: of the epoch.
-      done: steps that an interrupted process had done.
+      steps: in the epoch.
+      done: steps that an interrupted process had taken.
     """
 
     def __init__(self, epoch: int, max_epochs: int, steps: int, done: int = 0) -> None:
@@ -30,8 +36,9 @@ class EpochBar:
             disable=not sys.stdout.isatty(),
         )
         self._task = self._progress.add_task("", total=steps, completed=done, metrics="")
-        self._done = done
-        self._start = self._shown = time.monotonic()
+        self._dispatched: collections.deque[Metrics] = collections.deque()
+        self._start = time.monotonic()
+        self._first_count: float | None = None
 
     def __enter__(self) -> "EpochBar":
         self._progress.start()
@@ -40,30 +47,25 @@ class EpochBar:
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
-    def advance(self, num_steps: int, sums: dict[str, jax.Array]) -> None:
-        """Shows progress; reads the sums, which waits for the device, twice a second at most."""
+    def advance(self, metrics: Metrics) -> None:
+        """Notes that a step was dispatched, and waits for the one `AHEAD` steps before."""
+        self._dispatched.append(metrics)
+        if len(self._dispatched) <= AHEAD:
+            return
+        done = jax.block_until_ready(self._dispatched.popleft())
         if self._progress.disable:
             return
-        self._progress.advance(self._task, num_steps)
+        count, loss = float(done.count), float(done.sums["loss"])
+        accuracy = float(done.sums["accuracy"])
         now = time.monotonic()
-        if now - self._shown > 0.5:
-            self._shown = now
-            # Over all replicas, where there are several.
-            count, loss, correct = (
-                float(sums[name].sum()) for name in ("count", "loss", "correct")
-            )
-            count = count or math.nan
-            share = 1 - self._done / self._progress.tasks[0].completed  # of this process
-            self._progress.update(
-                self._task,
-                metrics=f"loss {loss / count:.4f}  accuracy {correct / count:.4f}  "
-                f"{share * count / (now - self._start):.0f} images/s",
-            )
+        if self._first_count is None:  # the first step compiles
+            self._first_count, self._start = count, now
+        speed = (count - self._first_count) / max(now - self._start, 1e-9)
+        shown = f"loss {loss / count:.4f}  accuracy {accuracy / count:.4f}  {speed:.0f} images/s"
+        self._progress.update(self._task, advance=1, metrics=shown if count else "")
 
 
-def epoch_line(
-    row: dict[str, float], max_epochs: int, num_images: int, stopping: EarlyStopping
-) -> str:
+def epoch_line(row: Row, max_epochs: int, num_images: int, stopping: EarlyStopping) -> str:
     """One line for a finished epoch.
 
     Args:

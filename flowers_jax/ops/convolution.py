@@ -1,32 +1,35 @@
 """Convolution with fewer multiplications on XLA's CPU backend.
 
 Winograd's minimal filtering computes 2 x 2 outputs of a 3 x 3 convolution with 16 multiplications
-for 36, and 4 x 4 outputs of a 5 x 5 convolution with 100 for 400 (Lavin and Gray 2016,
-arXiv:1509.09308). The outputs are coefficients of a product of polynomials, which the Chinese
+instead of 36, and 4 x 4 outputs of a 5 x 5 convolution with 100 instead of 400 (Lavin and Gray
+2016, arXiv:1509.09308). The outputs are coefficients of a product of polynomials, which the Chinese
 remainder theorem gives from its remainders modulo x, infinity and the factors of x^2 - 1 or
-x^6 - 1. With roots of one all numbers stay small, and the result rounds about as a direct
-convolution's; larger tiles of linear factors multiply less and round several times worse (Barabasz
-and Gregg 2019, arXiv:1905.05233). On GPU and TPU it lowers to XLA's own convolution; the choice is
-made when a program is lowered, from where it will run.
+x^6 - 1. With roots of unity all numbers stay small, and the result rounds about as a direct
+convolution does; larger tiles of linear factors multiply less and round several times worse
+(Barabasz and Gregg 2019, arXiv:1905.05233). On GPU and TPU the operation lowers to XLA's own
+convolution; the platform is known when a program is lowered.
 
-Images are `[batch, height, width, channels]`, kernels `[size, size, channels, features]`. An image
-is cut into tiles, one for each block of outputs. A grid is a list of lists: of the coefficients of
-all tiles, `[batch, rows, columns, channels]` each, or of those of the kernel,
-`[channels, features]` each. The convolution is a matrix product for each coefficient.
+An image is cut into tiles, one for each block of outputs; the convolution is one matrix product for
+each coefficient of the tiles.
 """
 
 import functools
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from jax import lax
+from jaxtyping import Array, Float
 
-Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
+from flowers_jax.ops.pooling import Images, Pads, Pair, explicit_padding
+
+Kernel = Float[Array, "size size channels features"]
+# Coefficients of all tiles, `[batch, rows, columns, channels]` each, or of the kernel, `[channels,
+# features]` each.
 Grid = list[list[jax.Array]]
 
 # The lower coefficients of monic polynomials, constant first: the factors of x (x^2 - 1) for 3 x 3
@@ -40,16 +43,13 @@ _MIN_CHANNELS = 64
 
 
 def conv_general_dilated(
-    x: jax.Array,
-    kernel: jax.Array,
+    x: Images,
+    kernel: Kernel,
     strides: Sequence[int],
     padding: str | Sequence[Pair],
-    **options: object,
-) -> jax.Array:
-    """`lax.conv_general_dilated` as `flax.linen.Conv` calls it without dilation or groups.
-
-    Where `jax.default_matmul_precision` is set the convolution is always a direct one.
-    """
+    **options: Any,  # noqa: ANN401
+) -> Images:
+    """`lax.conv_general_dilated` as `flax.linen.Conv` calls it without dilation or groups."""
     size, _, channels, features = kernel.shape
     if (
         size not in _FACTORS
@@ -57,13 +57,12 @@ def conv_general_dilated(
         or tuple(strides) != (1, 1)
         or min(channels, features) < _MIN_CHANNELS
         or x.dtype != jnp.float32
-        or jax.config.jax_default_matmul_precision is not None
     ):
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(x.shape[1:3], (size, size), (1, 1), padding)
-    height, width = ((int(low), int(high)) for low, high in padding)
-    return _conv(x, kernel, (height, width))
+    pads = explicit_padding(x, (size, size), (1, 1), padding)
+    if any(x.shape[axis + 1] + sum(pads[axis]) < size for axis in (0, 1)):  # an empty result
+        return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+    return _conv(x, kernel, pads)
 
 
 def _remainders(factor: Sequence[int], num_powers: int) -> np.ndarray:
@@ -123,7 +122,7 @@ def _combine_both(matrix: np.ndarray, grid: Grid) -> Grid:
 
 
 def _fit(x: jax.Array, before: Sequence[int], lengths: Sequence[int]) -> jax.Array:
-    """Height and width of these lengths, by zeros, `before` of them in front, or by cropping."""
+    """Pads with zeros, `before` of them in front, or crops, to these heights and widths."""
     sides = [
         (low, length - low - now, 0)
         for low, length, now in zip(before, lengths, x.shape[1:3], strict=True)
@@ -132,7 +131,7 @@ def _fit(x: jax.Array, before: Sequence[int], lengths: Sequence[int]) -> jax.Arr
 
 
 def _split(x: jax.Array, axis: int, tiles: int, length: int, step: int) -> list[jax.Array]:
-    """For each of a tile's `length` pixels, what all tiles have there; tiles are `step` apart."""
+    """Pixel i of every tile, for each i of a tile's `length`; tiles are `step` pixels apart."""
     steps = x.reshape(*x.shape[:axis], -1, step, *x.shape[axis + 1 :])
     return [
         lax.index_in_dim(
@@ -146,7 +145,7 @@ def _split(x: jax.Array, axis: int, tiles: int, length: int, step: int) -> list[
 
 
 def _join(pixels: Sequence[jax.Array], axis: int, step: int) -> jax.Array:
-    """The transpose of `_split`: adds the tiles up where they overlap."""
+    """The transpose of `_split`: overlapping tiles add up."""
     last = (len(pixels) - 1) // step
 
     def shifted(pixel: jax.Array, by: int) -> jax.Array:
@@ -212,9 +211,9 @@ def _winograd_gradient(
 ) -> tuple[jax.Array, jax.Array]:
     of_outputs, of_kernel, of_tile = _matrices(len(kernel))
     step = len(of_outputs)
-    # What gives dy would be computed again for every coefficient.
+    # Otherwise XLA computes dy anew for every coefficient.
     x, dy = lax.optimization_barrier((x, dy))
-    # Kept from the forward pass, the coefficients would take several times the image's memory.
+    # Keeping the coefficients of the forward pass would take several times the image's memory.
     tiles, kernels, _ = _transformed(x, kernel, pads)
     rows, columns = tiles[0][0].shape[1:3]
     padded = _fit(dy, (0, 0), (step * rows, step * columns))

@@ -7,13 +7,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-TRAINING, VALIDATION = "tab:blue", "tab:orange"
+from flowers_jax.runs.history import History
 
-History = Sequence[Mapping[str, float]]
+TRAINING, VALIDATION = "tab:blue", "tab:orange"
+# A run of the study: its logged columns.
+Original = Mapping[str, Sequence[float]]
 
 
 def curves(
-    history: History, best_epoch: int, title: str, original: Mapping[str, Sequence[float]] | None
+    history: History, best_epoch: int, title: str, original: Original | None
 ) -> Figure:
     """Loss and accuracy over the epochs, training and validation, the best epoch marked.
 
@@ -26,7 +28,7 @@ def curves(
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     figure.suptitle(title, parse_math=False)
     epochs = [row["epoch"] for row in history]
-    # Fewer epochs than this are drawn as points, or a single one would not show.
+    # A single epoch shows only as a point.
     marker = "o" if len(history) < 4 else None
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for prefix, name, colour in (
@@ -63,7 +65,7 @@ def curves(
     return figure
 
 
-def _logged(original: Mapping[str, Sequence[float]] | None, column: str) -> Sequence[float] | None:
+def _logged(original: Original | None, column: str) -> Sequence[float] | None:
     """The study's column; GoogLeNet's accuracy is that of its main head."""
     if original is None:
         return None
@@ -71,7 +73,7 @@ def _logged(original: Mapping[str, Sequence[float]] | None, column: str) -> Sequ
 
 
 def _limit_outliers(
-    axes: mpl.axes.Axes, history: History, original: Mapping[str, Sequence[float]] | None
+    axes: mpl.axes.Axes, history: History, original: Original | None
 ) -> None:
     """Cuts the loss axis above the bulk of the values, so that one spike does not flatten all."""
     values = [row[column] for row in history for column in ("loss", "val_loss")]

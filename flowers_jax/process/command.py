@@ -9,7 +9,7 @@ from typing import NoReturn, TextIO
 from absl import app, flags
 from absl import logging as absl_logging
 
-from flowers_jax.errors import Interrupted, UserError
+from flowers_jax.process.errors import Interrupted, UserError
 
 
 def run(main: Callable[[Sequence[str]], None], messages: TextIO = sys.stdout) -> NoReturn:

@@ -2,17 +2,17 @@
 
 
 class UserError(Exception):
-    """A fault in what the user gave: one sentence that names the thing and what to do.
+    """The user's input is at fault: one sentence names the thing and says what to do.
 
-    `main` and `predict` print it and exit with status 2; anything else is a defect of ours.
+    The commands print it and exit with status 2. Any other exception is a defect of this package.
     """
 
 
 class Interrupted(Exception):
-    """A signal ended the run after it was saved.
+    """A signal ended the run after its state was saved.
 
     Attributes:
-      signal: its number; the commands exit with 128 more, as the shell expects.
+      signal: number of the signal; the commands exit with 128 more, as shells expect.
       place: epoch and step, in words.
     """
 

@@ -1,7 +1,8 @@
-"""What is noted of a run while it trains, and written when it ends."""
+"""What is noted of a run while it trains, and summed up when it ends."""
 
 import dataclasses
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +10,25 @@ import numpy as np
 import tensorboardX
 from ml_collections import ConfigDict
 
-from flowers_jax import progress, results
-from flowers_jax.data.folder import ImageFolder
 from flowers_jax.early_stopping import EarlyStopping
+from flowers_jax.runs import folder, history, progress
+from flowers_jax.runs.folder import Summary
+from flowers_jax.runs.history import History, Row
 
 log = logging.getLogger(__name__)
 
 
 class Record:
-    """History and early stopping of one run, and their files in its folder.
+    """History, early stopping and clock of one run, and their files in its folder.
 
     The events for TensorBoard are written inside a `with` block.
 
     Args:
       config: of the run.
       workdir: the run folder.
-      heads: as of `models.head_names`.
+      heads: of the network.
+      num_images: in both splits.
       writes: whether this process writes.
-      prefix: of the line that is logged for an epoch.
 
     Attributes:
       history: a row per finished epoch.
@@ -38,14 +40,15 @@ class Record:
         config: ConfigDict,
         workdir: Path,
         heads: tuple[str, ...],
+        num_images: int,
         writes: bool,
-        prefix: str = "",
     ) -> None:
         self.config, self.workdir = config, workdir
-        self.history: results.History = []
+        self.history: History = []
         self.stopping, self._monitor = early_stopping(config)
-        self._heads = heads
-        self._writes, self._prefix = writes, prefix
+        self._heads, self._num_images, self._writes = heads, num_images, writes
+        self._seconds = 0.0  # of the epoch under way, in earlier processes
+        self._start = time.perf_counter()
 
     def __enter__(self) -> "Record":
         self._events = tensorboardX.SummaryWriter(
@@ -57,57 +60,68 @@ class Record:
         self._events.close()
 
     @property
+    def epoch(self) -> int:
+        """Number of the epoch under way, from 1."""
+        return len(self.history) + 1
+
+    @property
     def is_done(self) -> bool:
         """Whether no further epoch is to be trained."""
         return len(self.history) >= self.config.max_epochs or self.stopping.should_stop
 
     @property
-    def restores_best(self) -> bool:
+    def reports_best(self) -> bool:
         """Whether the run reports its best epoch, or its last."""
         stop = self.config.early_stopping
         return stop is None or stop.restore_best_weights
 
+    def start_epoch(self) -> None:
+        """Starts the clock."""
+        self._start = time.perf_counter()
+
     def to_json(self) -> dict[str, Any]:
         """What `restore` takes."""
-        return {"history": self.history, "stopping": dataclasses.asdict(self.stopping)}
+        elapsed = self._seconds + time.perf_counter() - self._start
+        return {
+            "history": self.history,
+            "stopping": dataclasses.asdict(self.stopping),
+            "seconds": elapsed,
+        }
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Goes back to what `to_json` gave."""
         self.history = saved["history"]
         self.stopping = EarlyStopping(**saved["stopping"])
+        self._seconds = saved["seconds"]
 
-    def add(self, row: dict[str, float], num_images: int) -> bool:
-        """Notes the row of the next epoch; returns whether it is the best so far."""
-        epoch = row["epoch"]
+    def end_epoch(self, means: dict[str, float], learning_rate: float) -> bool:
+        """Notes the metrics of the epoch; returns whether it is the best so far."""
+        epoch = self.epoch
+        seconds = self._seconds + time.perf_counter() - self._start
+        row: Row = {"epoch": epoch, **means, "learning_rate": learning_rate, "seconds": seconds}
+        self._seconds, self._start = 0.0, time.perf_counter()
         self.history.append(row)
         self.stopping = self.stopping.update(epoch, row[self._monitor])
         if self._writes:
-            results.write_history(self.workdir, self.history, self._heads)
+            history.write(self.workdir, self.history, self._heads)
         for name, value in row.items():
             if name != "epoch":
                 self._events.add_scalar(name, value, epoch)
         self._events.flush()
-        line = progress.epoch_line(row, self.config.max_epochs, num_images, self.stopping)
-        log.info("%s", self._prefix + line)
+        log.info(
+            "%s",
+            progress.epoch_line(row, self.config.max_epochs, self._num_images, self.stopping),
+        )
         return self.stopping.best_epoch == epoch
 
-    def finish(
-        self, facts: dict[str, Any], files: ImageFolder, probabilities: np.ndarray
-    ) -> dict[str, Any]:
-        """Writes the results; returns what `summary.json` holds.
-
-        Args:
-          facts: of the summary, what this object does not know.
-          files: of the validation split, `[n]`.
-          probabilities: of the reported epoch's weights, `[n, num_classes]`.
-        """
+    def summary(self, facts: dict[str, Any]) -> Summary:
+        """What `summary.json` holds: `facts`, and what the history says."""
         best = self.stopping.best_epoch
-        reported = best if self.restores_best else len(self.history)
+        reported = best if self.reports_best else len(self.history)
         accuracies = [row["val_accuracy"] for row in self.history]
         seconds = [row["seconds"] for row in self.history]
-        num_images = facts["num_train"] + facts["num_validation"]
-        summary = {
-            "config": results.json_config(self.config),
+        return {
+            "config": folder.json_config(self.config),
             **facts,
             "epochs_run": len(self.history),
             "stopped_early": self.stopping.should_stop,
@@ -117,21 +131,10 @@ class Record:
             "reported_val_accuracy": accuracies[reported - 1],
             "max_train_accuracy": max(row["accuracy"] for row in self.history),
             "train_seconds": sum(seconds),
-            "images_per_second": num_images / float(np.median(seconds)),
-            "versions": results.versions(),
+            "images_per_second": self._num_images / float(np.median(seconds)),
+            "versions": folder.versions(),
             "seed": self.config.seed,
         }
-        if self._writes:
-            results.write_evaluation(self.workdir, summary, self.history, files, probabilities)
-            results.write_json(self.workdir / "summary.json", summary)
-        log.info(
-            "best epoch %d of %d, validation accuracy %.2f %%; results in %s",
-            best,
-            len(self.history),
-            100 * max(accuracies),
-            self.workdir,
-        )
-        return summary
 
 
 def early_stopping(config: ConfigDict) -> tuple[EarlyStopping, str]:

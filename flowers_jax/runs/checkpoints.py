@@ -1,4 +1,4 @@
-"""Checkpoints of a run, with orbax: everything it is, at the end of an epoch."""
+"""Checkpoints of a run, with orbax: its whole state, and the weights of its best epoch."""
 
 import contextlib
 import json
@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from flax import linen as nn
 from orbax.checkpoint.checkpoint_managers import LatestN
 
-from flowers_jax import models, results
-from flowers_jax.errors import UserError
+from flowers_jax.process.errors import UserError
+from flowers_jax.runs import files
 
 log = logging.getLogger(__name__)
 
 # Array trees: `state` (the train state), `best` (params and batch_stats of the best epoch) and
-# `sums` (metrics of the epoch under way).
+# `epoch` (metrics of the epoch under way; orbax reserves the name `metrics`).
 Trees = dict[str, Any]
 
 
@@ -31,8 +29,8 @@ class Checkpoints:
 
     Args:
       workdir: the run folder.
-      every_minutes: what `due` goes by.
-      read_only: nothing is written, deleted or made.
+      every_minutes: least age of the last checkpoint for `due`.
+      read_only: write and delete nothing.
     """
 
     def __init__(
@@ -124,37 +122,12 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _plainly(folder: Path) -> Iterator[None]:
-    """Turns what the file system says into a sentence."""
+    """Turns the file system's errors into a sentence."""
     try:
-        with results.full_disk_named(folder):
+        with files.full_disk_named(folder):
             yield
     except (OSError, ValueError) as error:
         raise UserError(
             f"a checkpoint in {folder} cannot be written ({str(error).splitlines()[0][:200]}); "
             "the one before is intact."
         ) from error
-
-
-def best_weights(workdir: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The model of a run and its variables at the best epoch.
-
-    Raises:
-      UserError: `workdir` holds no weights.
-    """
-    config = results.read_config(workdir)
-    if config["num_replicas"] > 1:
-        first = config["seed"]
-        raise UserError(
-            f"{workdir} holds several runs; choose one of them: {workdir}/seed_{first}."
-        )
-    num_classes = len(results.read_class_names(workdir))
-    model = models.create_model(config["model"], num_classes, jnp.dtype(config["dtype"]))
-    image = jnp.zeros((1, config["image_size"], config["image_size"], 3))
-    variables = jax.jit(model.init)(jax.random.key(0), image)
-    restored = None
-    if (workdir / "checkpoints").is_dir():
-        with Checkpoints(workdir, read_only=True) as checkpoints:
-            restored = checkpoints.restore({"best": {"batch_stats": {}, **variables}})
-    if restored is None:
-        raise UserError(f"{workdir} holds no weights yet: let the run finish an epoch first.")
-    return model, restored[0]["best"]

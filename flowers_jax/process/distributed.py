@@ -6,22 +6,22 @@ from collections.abc import Iterator
 
 import jax
 
-from flowers_jax.errors import UserError
+from flowers_jax.process.errors import UserError
 
-# A process that has been silent for so long is taken for dead, in seconds.
+# Seconds of silence after which a process is taken for dead.
 HEARTBEAT_TIMEOUT = 30
 
 
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Waits for the other processes; of all but the first only warnings are logged.
+    """Waits for the other processes; all but the first log only warnings.
 
     Args:
-      coordinator: HOST:PORT of the first process; None where the cluster knows (TPU pods, SLURM).
-      num_processes: how many there are, as above.
-      process_id: this one, from 0, as above.
+      coordinator: HOST:PORT of the first process; None where the cluster knows it (TPU pods, SLURM).
+      num_processes: number of processes, or None likewise.
+      process_id: number of this one, from 0, or None likewise.
 
     Raises:
-      UserError: they do not find one another.
+      UserError: the processes do not find one another.
     """
     try:
         jax.distributed.initialize(
@@ -38,7 +38,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
 
 @contextlib.contextmanager
 def errors() -> Iterator[None]:
-    """Says so when the work in the block failed for the loss of another process."""
+    """Explains an error in the block that comes from the loss of another process."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:

@@ -1,8 +1,7 @@
 """Max pooling that is fast on XLA's CPU backend.
 
-It gives what `lax` gives, in value and gradient. On GPU and TPU it lowers to XLA's own; the choice
-is made when a program is lowered, from where it will run. Images are
-`[batch, height, width, channels]`.
+Values and gradients are those of `lax.reduce_window`. On GPU and TPU the operation lowers to it; the
+platform is known when a program is lowered.
 """
 
 import functools
@@ -12,22 +11,24 @@ from collections.abc import Iterator, Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
-Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
+Pair = tuple[int, int]  # height and width, or before and after
+Pads = tuple[Pair, Pair]  # of height and of width
+Images = Float[Array, "batch height width channels"]
 
 
 def max_pool(
-    x: jax.Array, window: Pair, strides: Pair, padding: str | Sequence[Pair] = "VALID"
-) -> jax.Array:
+    x: Images, window: Pair, strides: Pair, padding: str | Sequence[Pair] = "VALID"
+) -> Images:
     """`flax.linen.max_pool`; the gradient of a window goes to the first of its largest values."""
-    return _pool(x, window, strides, _pads(x, window, strides, padding))
+    return _pool(x, window, strides, explicit_padding(x, window, strides, padding))
 
 
-def _pads(
-    x: jax.Array, window: Sequence[int], strides: Sequence[int], padding: str | Sequence[Pair]
+def explicit_padding(
+    x: Images, window: Sequence[int], strides: Sequence[int], padding: str | Sequence[Pair]
 ) -> Pads:
-    """The padding before and after, of height and of width."""
+    """'SAME' and 'VALID' as numbers of pixels."""
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
     height, width = ((int(low), int(high)) for low, high in padding)
@@ -45,7 +46,7 @@ def _lax_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Arra
 
 
 def _windows(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> Iterator[jax.Array]:
-    """For each position in the window, what all windows have there."""
+    """For each position in a window, the values of all windows there."""
     x = _pad(x, pads, -jnp.inf)
     (height, width), (sy, sx) = window, strides
     end_y, end_x = x.shape[1] - height + 1, x.shape[2] - width + 1
@@ -60,7 +61,7 @@ def _cpu_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Arra
 def _cpu_pool_gradient(
     x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads
 ) -> jax.Array:
-    """Spreads `dy` to where each maximum was; XLA's own gradient uses one thread."""
+    """Spreads `dy` to the positions of the maxima; XLA's own gradient uses one thread."""
     values = _windows(x, window, strides, pads)
     largest, where = next(values), jnp.zeros(dy.shape, jnp.int16)
     for position, value in enumerate(values, start=1):

@@ -1,0 +1,69 @@
+"""Settings of XLA's backends: compiler options, memory, and a cache of compiled programs."""
+
+import ctypes
+import functools
+import os
+import sys
+from pathlib import Path
+
+import jax
+
+Options = dict[str, str | bool]
+
+# jaxlib 0.8.3 and later give convolutions to YNNPACK, whose filter gradients are two to five times
+# slower than Eigen's; these are the operations that YNNPACK keeps.
+CPU_OPTIONS: Options = {
+    "xla_cpu_experimental_ynn_fusion_type": (
+        "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+    )
+}
+MAX_CACHE_BYTES = 2 * 10**9  # the least recently used programs are evicted first
+
+
+@functools.cache
+def compiler_options() -> Options:
+    """Options for `jax.jit` of training and evaluation steps on the default backend."""
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda: 0, compiler_options=CPU_OPTIONS).lower().compile()
+    except jax.errors.JaxRuntimeError:  # an older jaxlib, without the option and without YNNPACK
+        return {}
+    return CPU_OPTIONS
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs on disk, so that a second start need not compile.
+
+    The folder is `JAX_COMPILATION_CACHE_DIR` if set, otherwise `flowers_jax` in `XDG_CACHE_HOME`
+    (default `~/.cache`). Without a writable home nothing is kept.
+    """
+    if jax.config.jax_compilation_cache_dir:
+        return
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "flowers_jax"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", MAX_CACHE_BYTES)
+
+
+def reuse_memory() -> None:
+    """Makes glibc keep freed memory; does nothing on systems without glibc.
+
+    Each step of XLA on CPU allocates its scratch memory anew. By default glibc maps and unmaps it,
+    so that every step pays a page fault for each 4 KiB it touches. Call this before JAX starts its
+    backend.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    trim_threshold, mmap_max, arena_max = -1, -4, -8
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(mmap_max, 0)
+    # One arena: the others cannot grow past 64 MiB and would not reuse what is freed.
+    mallopt(arena_max, 1)

@@ -1,0 +1,1 @@
+"""The process around a run: commands, errors for people, signals, several processes."""

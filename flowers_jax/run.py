@@ -1,0 +1,71 @@
+"""A run that has left weights: its network, ready to classify images."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from flowers_jax import models, settings
+from flowers_jax.data import batches
+from flowers_jax.data.folder import ImageFolder
+from flowers_jax.models import Variables
+from flowers_jax.process.errors import UserError
+from flowers_jax.runs import folder
+from flowers_jax.runs.checkpoints import Checkpoints
+from flowers_jax.trainer import Trainer, create_task
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run folder, read back.
+
+    Attributes:
+      workdir: the run folder.
+      config: settings of the run.
+      class_names: in the order of the probabilities.
+      variables: of the epoch that the run reports.
+      trainer: the steps, compiled.
+    """
+
+    workdir: Path
+    config: ConfigDict
+    class_names: tuple[str, ...]
+    variables: Variables
+    trainer: Trainer
+
+    def predict(self, paths: Sequence[str | Path]) -> Float[np.ndarray, "n classes"]:
+        """Class probabilities of image files, decoded and scaled as in training.
+
+        Raises:
+          UserError: naming every file that cannot be decoded.
+        """
+        config = self.config.copy_and_resolve_references()
+        config.data.on_bad_image, config.data.cache = "error", "host"
+        config.batch_size = min(config.batch_size, len(paths))
+        unlabelled = np.zeros(len(paths), np.int32)
+        files = ImageFolder(tuple(map(str, paths)), unlabelled, self.class_names)
+        data = batches.load(files, files, config, self.workdir, self.trainer.mesh)
+        return self.trainer.predict(self.variables, data.train.epoch())
+
+
+def load(workdir: str | Path) -> Run:
+    """Reads a run folder.
+
+    Raises:
+      UserError: it holds no weights.
+    """
+    workdir = Path(workdir)
+    config = settings.from_json(folder.read_config(workdir))
+    class_names = folder.read_class_names(workdir)
+    trainer = Trainer(create_task(config, len(class_names)), config.image_size)
+    variables = models.shapes(trainer.task.model, config.image_size).variables
+    restored = None
+    if (workdir / "checkpoints").is_dir():
+        with Checkpoints(workdir, read_only=True) as checkpoints:
+            restored = checkpoints.restore({"best": {"batch_stats": {}, **variables}})
+    if restored is None:
+        raise UserError(f"{workdir} holds no weights yet: let the run finish an epoch first.")
+    return Run(workdir, config, class_names, restored[0]["best"], trainer)

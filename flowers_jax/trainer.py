@@ -1,0 +1,135 @@
+"""Between an experiment and its pure steps: devices, sharding, compilation, donated memory."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from flowers_jax import losses, models, optimizers, transfer
+from flowers_jax.data import augment
+from flowers_jax.models import Variables
+from flowers_jax.ops import backend
+from flowers_jax.step import (
+    Batch,
+    Keys,
+    Metrics,
+    Task,
+    TrainState,
+    create_state,
+    eval_step,
+    predict_step,
+    train_step,
+)
+
+Tree = TypeVar("Tree")
+
+
+def create_mesh() -> Mesh:
+    """All devices, on one axis `data`."""
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def create_task(config: ConfigDict, num_classes: int) -> Task:
+    """The static part of the steps of a run."""
+    optimizer = optimizers.create_optimizer(config.optimizer)
+    if config.frozen:
+        optimizer = transfer.freeze_optimizer(optimizer, config.frozen)
+    augmentation = config.data.augment
+    return Task(
+        model=models.create_model(
+            config.model, num_classes, jnp.dtype(config.dtype), **config.model_args
+        ),
+        optimizer=optimizer,
+        loss=losses.LOSSES[config.loss],
+        aux_weight=config.aux_weight or 0.0,
+        input_scaling=config.input_scaling,
+        augmentation=None if augmentation is None else augment.Augmentation(**augmentation),
+        frozen=tuple(config.frozen),
+        on_non_finite=config.on_non_finite,
+    )
+
+
+class Trainer:
+    """The compiled steps of a task on a mesh of devices.
+
+    State and metrics are held by every device; a batch is split among them.
+
+    Args:
+      task: the static part of the steps.
+      image_size: height and width of the images.
+      mesh: the devices; all of them by default.
+      compiler_options: of the steps; by default those of `ops.backend`.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        image_size: int,
+        mesh: Mesh | None = None,
+        compiler_options: backend.Options | None = None,
+    ) -> None:
+        if compiler_options is None:
+            compiler_options = backend.compiler_options()
+        self.task = task
+        self.mesh = mesh or create_mesh()
+        self._replicated = NamedSharding(self.mesh, PartitionSpec())
+        compiled = partial(self.jit, compiler_options=compiler_options)
+        self._create_state = self.jit(partial(create_state, task, image_size))
+        self._train_step = compiled(partial(train_step, task), donate_argnums=0)
+        self._eval_step = compiled(partial(eval_step, task))
+        self._predict_step = jax.jit(partial(predict_step, task), compiler_options=compiler_options)
+        self._split_keys = self.jit(_split_keys, static_argnums=0)
+        self._zero_metrics = self.jit(partial(Metrics.zero, task.model.HEADS))
+        self._copy = self.jit(partial(jax.tree.map, jnp.copy))
+
+    def jit(self, function: Callable[..., Tree], **options: Any) -> Callable[..., Tree]:  # noqa: ANN401
+        """`jax.jit`, with results that every device holds."""
+        return jax.jit(function, out_shardings=self._replicated, **options)
+
+    def create_state(self, seed: int) -> TrainState:
+        """The state before the first step."""
+        return self._create_state(self._split_keys(seed, 0)["init"])
+
+    def keys(self, seed: int, epoch: int) -> Keys:
+        """What the steps of an epoch draw from."""
+        keys = self._split_keys(seed, epoch)
+        return {"dropout": keys["dropout"], "augment": keys["augment"]}
+
+    def zero_metrics(self) -> Metrics:
+        """The metrics of an epoch before its first step."""
+        return self._zero_metrics()
+
+    def train_step(
+        self, state: TrainState, epoch: Metrics, batch: Batch, keys: Keys
+    ) -> tuple[TrainState, Metrics]:
+        """As `step.train_step`; takes over the memory of `state`."""
+        return self._train_step(state, epoch, batch, keys)
+
+    def eval_step(self, variables: Variables, epoch: Metrics, batch: Batch) -> Metrics:
+        """As `step.eval_step`."""
+        return self._eval_step(variables, epoch, batch)
+
+    def predict(self, variables: Variables, batches: Iterable[Batch]) -> Float[np.ndarray, "n classes"]:
+        """Class probabilities of the real samples, in the order of the batches."""
+        rows = [(self._predict_step(variables, b["image"]), b["mask"]) for b in batches]
+        if jax.process_count() > 1:
+            rows = multihost_utils.process_allgather(rows, tiled=True)
+        return np.concatenate([np.asarray(p)[np.asarray(mask)] for p, mask in rows])
+
+    def replicate(self, tree: Tree) -> Tree:
+        """`tree` on every device, in memory of its own: a step may take over the original's."""
+        return self._copy(tree)
+
+
+def _split_keys(seed: int, epoch: int) -> dict[str, jax.Array]:
+    """Typed keys of the run (`init`, `dropout`) and of the epoch (`augment`)."""
+    init, dropout, augmentation = jax.random.split(jax.random.key(seed), 3)
+    keys = {"init": init, "dropout": dropout}
+    return keys | {"augment": jax.random.fold_in(augmentation, epoch)}
