@@ -124,6 +124,7 @@ def _read(path: Path) -> list[Weights]:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}.") from error
     try:
+        content: Path | io.BytesIO
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 content = io.BytesIO(archive.read("model.weights.h5"))

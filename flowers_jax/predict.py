@@ -25,20 +25,17 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("give a run and images: --workdir=runs/quickstart IMAGE...")
     backend.use_compilation_cache()
     trained = run.load(_WORKDIR.value)
-    predictions = [
-        dict(zip(trained.class_names, row, strict=True)) for row in trained.predict(paths).tolist()
-    ]
+    predictions = zip(paths, trained.predict(paths).tolist(), strict=True)
+    entries = []
+    for path, row in predictions:
+        probabilities = dict(zip(trained.class_names, row, strict=True))
+        name = max(probabilities, key=probabilities.__getitem__)
+        entries.append({"path": path, "class": name, "probabilities": probabilities})
+        if not _JSON.value:
+            ranked = sorted(probabilities.items(), key=lambda item: -item[1])
+            print(f"{path}: {name} ({', '.join(f'{k} {p:.1%}' for k, p in ranked)})")
     if _JSON.value:
-        entries = [
-            {"path": path, "class": max(p, key=p.__getitem__), "probabilities": p}
-            for path, p in zip(paths, predictions, strict=True)
-        ]
         print(json.dumps(entries, indent=2))
-        return
-    for path, prediction in zip(paths, predictions, strict=True):
-        ranked = sorted(prediction.items(), key=lambda item: -item[1])
-        shown = ", ".join(f"{name} {probability:.1%}" for name, probability in ranked)
-        print(f"{path}: {ranked[0][0]} ({shown})")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import flax
 import jax
@@ -16,7 +16,7 @@ from flowers_jax import losses, metrics, transfer
 from flowers_jax.data import augment, scaling
 from flowers_jax.data.batches import Batch
 from flowers_jax.models import Variables
-from flowers_jax.models.layers import Classifier
+from flowers_jax.models.layers import Classifier, Images
 
 Scalar = Float[Array, ""]
 
@@ -78,7 +78,8 @@ class Metrics:
         """With the metrics of the samples of a batch where `mask` is true."""
         total = partial(jnp.sum, where=mask, dtype=jnp.float32)
         sums = {name: self.sums[name] + total(value) for name, value in values.items()}
-        return self.replace(count=self.count + total(jnp.ones(mask.shape)), sums=sums)
+        count = self.count + total(jnp.ones(mask.shape))
+        return dataclasses.replace(self, count=count, sums=sums)
 
     def means(self, prefix: str = "") -> dict[str, float]:
         """The metrics of the epoch, by column of the history; NaN without samples."""
@@ -142,14 +143,14 @@ def train_step(
     def objective(params: Variables) -> tuple[Scalar, tuple[Metrics, Variables]]:
         params = transfer.stop_gradients(params, task.frozen)
         with nn.intercept_methods(transfer.inference_where_frozen(task.frozen)):
-            logits, updated = task.model.apply(
+            logits, updated = apply_heads(
+                task,
                 {"params": params, "batch_stats": state.batch_stats},
                 images,
                 train=True,
                 mask=batch["mask"],
                 rngs={"dropout": jax.random.fold_in(keys["dropout"], state.step)},
                 mutable=["batch_stats"],
-                method="heads",
             )
         values = metrics.per_sample(logits, batch["label"], task.loss, task.aux_weight)
         of_batch = Metrics.zero(task.model.HEADS).add(values, batch["mask"])
@@ -168,10 +169,11 @@ def train_step(
         finite = jnp.isfinite(of_batch.sums["loss"]) & jnp.isfinite(norm)
         if task.on_non_finite == "skip_step":
             keep = partial(jax.tree.map, partial(jnp.where, finite))
-            new_state = keep(new_state, state.replace(step=new_state.step))
+            new_state = keep(new_state, dataclasses.replace(state, step=new_state.step))
             of_batch = keep(of_batch, Metrics.zero(task.model.HEADS))
         first = ~finite & (epoch.non_finite_steps == 0)
-        of_batch = of_batch.replace(
+        of_batch = dataclasses.replace(
+            of_batch,
             non_finite_steps=(~finite).astype(jnp.float32),
             non_finite_step=jnp.where(first, new_state.step, 0).astype(jnp.float32),
             non_finite_gradient_norm=jnp.where(first, norm, 0),
@@ -182,7 +184,7 @@ def train_step(
 def eval_step(task: Task, variables: Variables, epoch: Metrics, batch: Batch) -> Metrics:
     """The epoch's metrics with this batch: no dropout, running statistics, all heads."""
     images = scaling.scale(batch["image"], task.input_scaling)
-    logits = task.model.apply(variables, images, method="heads")
+    logits = apply_heads(task, variables, images)
     values = metrics.per_sample(logits, batch["label"], task.loss, task.aux_weight)
     return epoch.add(values, batch["mask"])
 
@@ -191,4 +193,10 @@ def predict_step(
     task: Task, variables: Variables, images: UInt8[Array, "batch height width 3"]
 ) -> Float[Array, "batch classes"]:
     """Class probabilities, by the main head."""
-    return jax.nn.softmax(task.model.apply(variables, scaling.scale(images, task.input_scaling)))
+    logits = apply_heads(task, variables, scaling.scale(images, task.input_scaling))
+    return jax.nn.softmax(logits[task.model.HEADS[0]])
+
+
+def apply_heads(task: Task, variables: Variables, images: Images, **options: Any) -> Any:  # noqa: ANN401
+    """`{head: logits}`; with `mutable` among the options also the changed collections."""
+    return task.model.apply(variables, images, method="heads", **options)

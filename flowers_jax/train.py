@@ -1,8 +1,8 @@
 """The whole of a run, top to bottom: data, model, resume, the loop over steps, results."""
 
+import dataclasses
 import logging
 from pathlib import Path
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -199,7 +199,7 @@ def start(config: ConfigDict, trainer: Trainer) -> TrainState:
     classifier = models.shapes(trainer.task.model, config.image_size).classifier
     started = transfer.initialise(variables, loaded, classifier, config.init_from)
     log.info("starts from the weights of %s", config.init_from)
-    return trainer.replicate(state.replace(**started))
+    return trainer.replicate(dataclasses.replace(state, **started))
 
 
 def report_non_finite(config: ConfigDict, metrics: Metrics, epoch: int) -> None:

@@ -116,7 +116,9 @@ class Trainer:
         """As `step.eval_step`."""
         return self._eval_step(variables, epoch, batch)
 
-    def predict(self, variables: Variables, batches: Iterable[Batch]) -> Float[np.ndarray, "n classes"]:
+    def predict(
+        self, variables: Variables, batches: Iterable[Batch]
+    ) -> Float[np.ndarray, "n classes"]:
         """Class probabilities of the real samples, in the order of the batches."""
         rows = [(self._predict_step(variables, b["image"]), b["mask"]) for b in batches]
         if jax.process_count() > 1:

@@ -49,7 +49,9 @@ def random_matrix(key: Key[Array, ""], augmentation: Augmentation) -> Matrix:
     return affine_matrix(angle, zoom, flip)
 
 
-def affine_matrix(angle: Float[Array, ""], zoom: Float[Array, "2"], flip: Bool[Array, "2"]) -> Matrix:
+def affine_matrix(
+    angle: Float[Array, ""], zoom: Float[Array, "2"], flip: Bool[Array, "2"]
+) -> Matrix:
     """Rotation by `angle` (radians), zoom and flips (row, column) as one matrix.
 
     Flips act on the warped image, as in Keras: they mirror the output coordinates first.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int, UInt8
 from ml_collections import ConfigDict
 
-from flowers_jax.data import decode, folder
+from flowers_jax.data import decode
 from flowers_jax.data.folder import ImageFolder
 from flowers_jax.process.errors import UserError
 
@@ -107,7 +107,10 @@ class Batches:
 
 
 def _gather(
-    images: UInt8[Array, "m size size 3"], arrays: dict[str, jax.Array], i: Int[Array, ""], mesh: Mesh
+    images: UInt8[Array, "m size size 3"],
+    arrays: dict[str, jax.Array],
+    i: Int[Array, ""],
+    mesh: Mesh,
 ) -> Batch:
     """Batch `i`: every device gives the images it has, and gets its share of the batch."""
 
@@ -197,13 +200,14 @@ def load(
     if cache == "auto":
         cache = choose_cache(len(train) + len(validation), size)
     log.info("decoded images are kept: %s", cache)
-    decoders = {
+    decoders: dict[str, Callable[..., tuple[Any, dict[int, str]]]] = {
         "device": partial(_decode_to_devices, mesh=mesh),
         "host": decode.decode,
         "disk": partial(decode.decode, allocate=on_disk(workdir)),
     }
     start = time.perf_counter()
-    splits, bad = [], {}
+    splits: list[Batches] = []
+    bad: dict[str, str] = {}
     for files in [train] if train is validation else [train, validation]:
         images, unreadable = decoders[cache](files.paths, size, config.data.resize)
         bad |= {files.paths[i]: why for i, why in unreadable.items()}
@@ -261,7 +265,7 @@ def _decode_to_devices(
     shape = (share * mesh.size, image_size, image_size, 3)
     bad: dict[int, str] = {}
 
-    def decode_share(index: tuple[slice, ...]) -> np.ndarray:
+    def decode_share(index: Any) -> np.ndarray:  # noqa: ANN401
         first = index[0].start or 0
         images, unreadable = decode.decode(paths[first : first + share], image_size, resize)
         bad.update({first + i: why for i, why in unreadable.items()})
@@ -273,5 +277,5 @@ def _decode_to_devices(
     if jax.process_count() > 1:
         is_bad = np.isin(np.arange(len(paths)), list(bad))
         anywhere = multihost_utils.process_allgather(is_bad).any(axis=0)
-        bad = {int(i): decode.reason(paths[i]) for i in np.flatnonzero(anywhere)}
+        bad = {i: decode.reason(paths[i]) for i in np.flatnonzero(anywhere).tolist()}
     return images, bad

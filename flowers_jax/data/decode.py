@@ -17,7 +17,7 @@ from PIL import Image
 from flowers_jax.process.errors import UserError
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    from tensorflow import DType, Tensor
 
 RESIZES = ("bilinear", "nearest")
 # An image that claims more pixels is not decoded: a file of kilobytes can ask for gigabytes.
@@ -69,14 +69,14 @@ def decode(
     """
     tf = import_tensorflow()
 
-    def bilinear(content: "tf.Tensor") -> "tf.Tensor":
+    def bilinear(content: "Tensor") -> "Tensor":
         image = tf.io.decode_image(content, channels=3, expand_animations=False)
         # Resizing integers is slower.
         return tf.image.resize(tf.cast(image, tf.float32), (image_size, image_size))
 
     # `flow_from_directory` uses Pillow, which decodes with libjpeg's accurate transform and, to
     # resize, steps from sample to sample by addition, whose rounding decides ties.
-    def nearest(content: "tf.Tensor") -> "tf.Tensor":
+    def nearest(content: "Tensor") -> "Tensor":
         image = tf.cond(
             tf.io.is_jpeg(content),
             lambda: tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE"),
@@ -91,8 +91,8 @@ def decode(
     # AutoGraph quotes code that it cannot convert in a warning, the environment's values included.
     @tf.autograph.experimental.do_not_convert
     def load(
-        count_pixels: Callable[["tf.Tensor"], "tf.Tensor"], position: "tf.Tensor", path: "tf.Tensor"
-    ) -> tuple["tf.Tensor", "tf.Tensor"]:
+        count_pixels: Callable[["Tensor"], "Tensor"], position: "Tensor", path: "Tensor"
+    ) -> tuple["Tensor", "Tensor"]:
         content = tf.io.read_file(path)
         small = count_pixels(content) <= MAX_PIXELS
         content = tf.where(small, content, b"")  # which no decoder accepts
@@ -114,7 +114,7 @@ def decode(
         dataset = tf.data.Dataset.from_tensor_slices((np.array(remaining, np.int64), names))
         # AUTOTUNE needs as long to find its number as many folders need to be decoded.
         dataset = dataset.map(
-            functools.partial(load, count_pixels), num_parallel_calls=4 * os.cpu_count()
+            functools.partial(load, count_pixels), num_parallel_calls=4 * (os.cpu_count() or 1)
         )
         decoded = dataset.ignore_errors().batch(32).prefetch(2)
         for positions, pixels in decoded.as_numpy_iterator():
@@ -123,20 +123,20 @@ def decode(
     return images, {i: reason(paths[i]) for i in sorted(bad)}
 
 
-def _pixels(content: "tf.Tensor") -> "tf.Tensor":
+def _pixels(content: "Tensor") -> "Tensor":
     """Height times width according to the header, int64; above the limit for unknown formats."""
     tf = import_tensorflow()
 
-    def size(start: int, kind: "tf.DType", little_endian: bool) -> "tf.Tensor":
+    def size(start: int, kind: "DType", little_endian: bool) -> "Tensor":
         field = tf.strings.substr(content, start, 2 * kind.size)
         pair = tf.io.decode_raw(field, kind, little_endian=little_endian)
         return tf.reduce_prod(tf.abs(tf.cast(pair, tf.int64)))  # a BMP's height can be negative
 
-    def starts(magic: bytes) -> "tf.Tensor":
+    def starts(magic: bytes) -> "Tensor":
         long_enough = tf.strings.length(content) >= 26
         return long_enough & (tf.strings.substr(content, 0, len(magic)) == magic)
 
-    def of_other_kinds() -> "tf.Tensor":
+    def of_other_kinds() -> "Tensor":
         return tf.case(
             [
                 (starts(b"\x89PNG"), lambda: size(16, tf.int32, little_endian=False)),
@@ -149,7 +149,7 @@ def _pixels(content: "tf.Tensor") -> "tf.Tensor":
     return tf.cond(tf.io.is_jpeg(content), lambda: _jpeg_pixels(content), of_other_kinds)
 
 
-def _jpeg_pixels(content: "tf.Tensor") -> "tf.Tensor":
+def _jpeg_pixels(content: "Tensor") -> "Tensor":
     """As `_pixels`, for a JPEG; an error for another format."""
     tf = import_tensorflow()
     return tf.reduce_prod(tf.cast(tf.image.extract_jpeg_shape(content), tf.int64)[:2])

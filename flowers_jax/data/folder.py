@@ -104,7 +104,7 @@ def _image_files(folder: Path) -> list[str]:
         raise error
 
     def walk() -> Iterator[tuple[str, list[str]]]:
-        seen = {}
+        seen: dict[str, str] = {}
         for parent, _, names in os.walk(folder, followlinks=True, onerror=fail):
             known = seen.setdefault(os.path.realpath(parent), parent)
             if known != parent:
@@ -113,7 +113,8 @@ def _image_files(folder: Path) -> list[str]:
                 )
             yield parent, names
 
-    files, others = [], []
+    files: list[str] = []
+    others: list[str] = []
     for parent, names in sorted(walk(), key=lambda entry: entry[0]):
         for name in sorted(names):
             listed = files if name.lower().endswith(EXTENSIONS) else others

@@ -65,9 +65,7 @@ def create_model(
         return MODELS[name](num_classes=num_classes, dtype=dtype, **model_args)
     except TypeError as error:
         known = ", ".join(arguments(name)) or "none"
-        raise UserError(
-            f"model_args={model_args}: {name} takes the arguments {known}."
-        ) from error
+        raise UserError(f"model_args={model_args}: {name} takes the arguments {known}.") from error
 
 
 def arguments(name: str) -> list[str]:

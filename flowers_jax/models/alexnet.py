@@ -1,4 +1,4 @@
-"""AlexNet (Krizhevsky et al. 2012), batch normalisation in place of local response normalisation."""
+"""AlexNet (Krizhevsky et al. 2012), with batch normalisation for local response normalisation."""
 
 from functools import partial
 

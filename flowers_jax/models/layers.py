@@ -90,9 +90,7 @@ def dense(
     return nn.Dense(features, dtype=dtype, kernel_init=INITIALIZERS[initializer], name=name)
 
 
-def batch_norm(
-    *, train: bool, mask: Mask | None, dtype: DTypeLike
-) -> Layer:
+def batch_norm(*, train: bool, mask: Mask | None, dtype: DTypeLike) -> Layer:
     """Batch normalisation over the samples where `mask` is true; None means all.
 
     The variance is biased in the batch and in the running statistics, and computed in two passes,

@@ -31,10 +31,15 @@ class VGG16(Classifier):
 
     @nn.compact
     def __call__(self, images: Images, train: bool = False, mask: Mask | None = None) -> Logits:
-        shared = {"dtype": self.dtype, "initializer": self.initializer}
-        conv = partial(layers.conv, padding="SAME", ops=self.ops, **shared)
+        conv = partial(
+            layers.conv,
+            padding="SAME",
+            ops=self.ops,
+            dtype=self.dtype,
+            initializer=self.initializer,
+        )
         norm = partial(layers.batch_norm, train=train, mask=mask, dtype=self.dtype)
-        dense = partial(layers.dense, **shared)
+        dense = partial(layers.dense, dtype=self.dtype, initializer=self.initializer)
 
         x = images
         for i, block in enumerate(BLOCKS, start=1):

@@ -38,7 +38,7 @@ def use_compilation_cache() -> None:
     The folder is `JAX_COMPILATION_CACHE_DIR` if set, otherwise `flowers_jax` in `XDG_CACHE_HOME`
     (default `~/.cache`). Without a writable home nothing is kept.
     """
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.values["jax_compilation_cache_dir"]:
         return
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "flowers_jax"

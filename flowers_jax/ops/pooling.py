@@ -1,7 +1,7 @@
 """Max pooling that is fast on XLA's CPU backend.
 
-Values and gradients are those of `lax.reduce_window`. On GPU and TPU the operation lowers to it; the
-platform is known when a program is lowered.
+Values and gradients are those of `lax.reduce_window`. On GPU and TPU the operation lowers to it;
+the platform is known when a program is lowered.
 """
 
 import functools
@@ -88,11 +88,10 @@ def _lax_pool_gradient(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
-    options = {"window": window, "strides": strides, "pads": pads}
     return lax.platform_dependent(
         x,
-        cpu=functools.partial(_cpu_pool, **options),
-        default=functools.partial(_lax_pool, **options),
+        cpu=lambda x: _cpu_pool(x, window, strides, pads),
+        default=lambda x: _lax_pool(x, window, strides, pads),
     )
 
 
@@ -105,12 +104,11 @@ def _pool_forward(
 def _pool_backward(
     window: Pair, strides: Pair, pads: Pads, x: jax.Array, dy: jax.Array
 ) -> tuple[jax.Array]:
-    options = {"window": window, "strides": strides, "pads": pads}
     dx = lax.platform_dependent(
         x,
         dy,
-        cpu=functools.partial(_cpu_pool_gradient, **options),
-        default=functools.partial(_lax_pool_gradient, **options),
+        cpu=lambda x, dy: _cpu_pool_gradient(x, dy, window, strides, pads),
+        default=lambda x, dy: _lax_pool_gradient(x, dy, window, strides, pads),
     )
     return (dx,)
 

@@ -16,7 +16,7 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     """Waits for the other processes; all but the first log only warnings.
 
     Args:
-      coordinator: HOST:PORT of the first process; None where the cluster knows it (TPU pods, SLURM).
+      coordinator: HOST:PORT of the first process; None if the cluster knows it (TPU pods, SLURM).
       num_processes: number of processes, or None likewise.
       process_id: number of this one, from 0, or None likewise.
 

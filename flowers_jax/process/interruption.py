@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-
 # How often several processes ask one another, in questions of the loop.
 EVERY = 32
 

@@ -93,7 +93,7 @@ def json_config(config: ConfigDict) -> dict[str, Any]:
 
 
 def require_same_settings(workdir: Path, old: ConfigDict, new: ConfigDict) -> None:
-    """Raises UserError if the settings of the run in the folder differ from those of a new start."""
+    """Raises UserError if the settings of the run in the folder differ from the new ones."""
     differing = differences(json_config(old), json_config(new))
     if differing:
         raise UserError(

@@ -14,9 +14,7 @@ TRAINING, VALIDATION = "tab:blue", "tab:orange"
 Original = Mapping[str, Sequence[float]]
 
 
-def curves(
-    history: History, best_epoch: int, title: str, original: Original | None
-) -> Figure:
+def curves(history: History, best_epoch: int, title: str, original: Original | None) -> Figure:
     """Loss and accuracy over the epochs, training and validation, the best epoch marked.
 
     Args:
@@ -72,9 +70,7 @@ def _logged(original: Original | None, column: str) -> Sequence[float] | None:
     return original.get(column) or original.get(column.replace("accuracy", "main_accuracy"))
 
 
-def _limit_outliers(
-    axes: mpl.axes.Axes, history: History, original: Original | None
-) -> None:
+def _limit_outliers(axes: mpl.axes.Axes, history: History, original: Original | None) -> None:
     """Cuts the loss axis above the bulk of the values, so that one spike does not flatten all."""
     values = [row[column] for row in history for column in ("loss", "val_loss")]
     for column in ("loss", "val_loss"):
