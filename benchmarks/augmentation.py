@@ -1,18 +1,19 @@
 """Time to augment a batch: this package's warp beside Keras' `ImageDataGenerator`, alternating.
 
-python scripts/benchmark_augmentation.py
+python benchmarks/augmentation.py
 """
 
 import statistics
 import time
 from collections.abc import Callable, Sequence
 
+import clone  # noqa: F401
 import jax
 import numpy as np
 from absl import app
 
-from flowers_jax import cpu
 from flowers_jax.data import augment
+from flowers_jax.ops import backend
 
 BATCH, SIZE, REPEATS = 32, 150, 25
 STUDY = augment.Augmentation(
@@ -40,7 +41,7 @@ def keras(images: np.ndarray) -> Callable[[], None]:
 
 def main(_: Sequence[str]) -> None:
     """Prints the median of each and their ratio."""
-    cpu.reuse_memory()
+    backend.reuse_memory()
     images = np.random.default_rng(0).integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8)
     contenders = {"flowers_jax": ours(images), "ImageDataGenerator": keras(images)}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}

@@ -1,45 +1,58 @@
 """Speed of training: this package beside plain Flax, Keras and PyTorch, each in its own process.
 
-python scripts/benchmark.py --models=base_cnn,alexnet --peers=plain,keras,torch
+python benchmarks/benchmark.py --models=base_cnn,alexnet --peers=plain,keras,torch
 
 One process works at a time; they take turns, so that what else the machine does meets all alike.
-'plain' is the same step with Flax' own layers and without the settings of `flowers_jax.cpu`;
-'keras' is the study's model in Keras (TensorFlow) and 'torch' in PyTorch, channels last and, on
-GPUs, compiled. Adam, batch 32, float32, the images that a run would find. On GPUs 'bfloat16', this
-package in that precision, and 'torch_bfloat16' may be among the peers. Epochs are of training,
-without the validation, from images that are decoded already. A table of medians goes to the
-terminal, everything to --out as JSON. The second start finds the programs that the first compiled.
-With 'keras' among the peers, decoding the whole folder is timed beside Keras' loader.
+'plain' is the same step with Flax's own layers and XLA's default options; 'keras' is the study's
+model in Keras (TensorFlow) and 'torch' in PyTorch, channels last and, on GPUs, compiled. Adam,
+batch 32, float32, the images that a run would find. The peers 'bfloat16', this package in that
+precision, and 'torch_bfloat16' are for GPUs. Epochs are of training, without the validation, from
+images that are decoded already. A table of medians goes to the terminal, everything to --out as
+JSON. The second start finds the programs that the first compiled. With 'keras' among the peers,
+decoding the whole folder is timed beside Keras' loader.
 """
 
-import functools
 import importlib.util
 import multiprocessing
-import multiprocessing.connection
 import os
 import platform
 import resource
+import shlex
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import clone  # noqa: F401
 import contenders
-import numpy as np
-import runner
+import jax
+import jax.numpy as jnp
 from absl import flags
+from ml_collections import ConfigDict
 
-from flowers_jax import command, cpu, results
-from flowers_jax.data import folder, pipeline, sources
-from flowers_jax.errors import UserError
+from flowers_jax import models
+from flowers_jax.data import decode, folder, sources
+from flowers_jax.ops import backend
+from flowers_jax.process import command
+from flowers_jax.process.errors import UserError
+from flowers_jax.runs import files
+from flowers_jax.runs.folder import versions
+from flowers_jax.study.runner import Run
 
 SIZES = {"googlenet": 224}  # others 150, as in the study
 PEERS = ("plain", "keras", "torch", "bfloat16", "torch_bfloat16")
 STEPS_PER_TURN = 3
 WARM_UP = 5  # steps; the memory of a process grows during the first few
+HEADER = ["model", "by", "ms per step", "ours / it", "images/s of an epoch", "epoch / steps"]
+HEADER += ["s to the first step", "at the second start", "peak MB", "GFLOP/s"]
+HEADER += ["of a matrix product's"]
+
+# What is measured of each contender of a model, by its name.
+Measured = dict[str, dict[str, Any]]
 
 _MODELS = flags.DEFINE_list("models", ["base_cnn", "alexnet"], "Models to time.")
 _PEERS = flags.DEFINE_list("peers", ["plain", "keras", "torch"], f"Of {', '.join(PEERS)}.")
@@ -51,85 +64,75 @@ _OUT = flags.DEFINE_string("out", "runs/benchmark.json", "File for the measureme
 
 def main(arguments: Sequence[str]) -> None:
     """Times every model and prints the table."""
-    from flowers_jax import models
-
     if len(arguments) > 1:
         raise UserError(f"unexpected argument {arguments[1]!r}.")
-    for flag, values, known in (
-        ("models", _MODELS.value, models.MODELS),
-        ("peers", _PEERS.value, PEERS),
-    ):
-        for value in values:
+    for flag, known in ((_MODELS, models.MODELS), (_PEERS, PEERS)):
+        for value in flag.value:
             if value not in known:
-                raise UserError(f"--{flag}={value}: choose from {', '.join(known)}.")
+                raise UserError(f"--{flag.name}={value}: choose from {', '.join(known)}.")
     peers = _PEERS.value
     if importlib.util.find_spec("torch") is None and any("torch" in name for name in peers):
         print("PyTorch is not installed and is left out.", file=sys.stderr)
         peers = [name for name in peers if "torch" not in name]
     out = Path(_OUT.value)
-    results.prepare(out.parent)
-    config = runner.Run("common", {"data.dir": _DATA_DIR.value}, Path()).load()
+    files.prepare(out.parent)
+    config = Run("common", {"data.dir": _DATA_DIR.value}, out.parent).load()
     source = sources.resolve(config.data, out.parent)
-    ceiling = _alone(measure_ceiling)
+    device, ceiling = _alone(measure_ceiling)
     measured = {}
     for model in _MODELS.value:
         # The first start compiles, the second finds what the first has kept.
         with tempfile.TemporaryDirectory() as cache:
             os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
-            measured[model] = measure(
-                model, ["ours", *peers], source.root, _STEPS.value, _EPOCHS.value
-            )
-    rows = []
-    for model, by_name in measured.items():
-        ours = by_name["ours"]["median_ms"]
-        for name, found in by_name.items():
-            speed, again = found.get("images_per_second"), found.get("second_first_step_s")
-            rows.append(
-                [
-                    model,
-                    name,
-                    f"{found['median_ms']:.0f}",
-                    f"{ours / found['median_ms']:.2f}",
-                    f"{speed:.0f}" if speed else "",
-                    f"{found['epoch_overhead']:.2f}" if speed else "",
-                    f"{found['first_step_s']:.1f}",
-                    f"{again:.1f}" if again else "",
-                    f"{found['peak_memory_mb']:.0f}",
-                    f"{found['gflops']:.0f}",
-                    f"{100 * found['gflops'] / ceiling:.0f} %",
-                ]
-            )
-    header = ["model", "by", "ms per step", "ours / it", "images/s of an epoch", "epoch / steps"]
-    header += [
-        "s to the first step",
-        "at the second start",
-        "peak MB",
-        "GFLOP/s",
-        "of a matrix product's",
-    ]
-    print(runner.markdown(header, rows), end="")
+            names = ["ours", *peers]
+            measured[model] = measure(model, names, source.root, _STEPS.value, _EPOCHS.value)
+    rows = (row for model, found in measured.items() for row in table_rows(model, found, ceiling))
+    print(files.markdown(HEADER, rows), end="")
     decoding = _alone(measure_decoding, source.root) if "keras" in peers else {}
     for name, speeds in decoding.items():
         print(f"decoding, {name}: {statistics.median(speeds):.0f} images/s")
     record = {
         "date": time.strftime("%Y-%m-%d"),
+        "command": shlex.join(["python", "benchmarks/benchmark.py", *sys.argv[1:]]),
         "machine": platform.processor() or platform.machine(),
+        "device": device,
         "cores": os.cpu_count(),
-        "versions": results.versions(),
+        "versions": versions(),
         "data_source": source.name,
-        "batch": contenders.BATCH,
+        "batch": config.batch_size,
         "matrix_product_gflops": ceiling,
         "decoded_images_per_second": decoding,
         "models": measured,
     }
-    results.write_json(out, record)
+    files.write_json(out, record)
+
+
+def table_rows(model: str, measured: Measured, ceiling: float) -> Iterator[list[str]]:
+    """A row under `HEADER` for each contender."""
+    ours = measured["ours"]["median_ms"]
+    for name, found in measured.items():
+        speed, again = found.get("images_per_second"), found.get("second_first_step_s")
+        yield [
+            model,
+            name,
+            f"{found['median_ms']:.0f}",
+            f"{ours / found['median_ms']:.2f}",
+            f"{speed:.0f}" if speed else "",
+            f"{found['epoch_overhead']:.2f}" if speed else "",
+            f"{found['first_step_s']:.1f}",
+            f"{again:.1f}" if again else "",
+            f"{found['peak_memory_mb']:.0f}",
+            f"{found['gflops']:.0f}",
+            f"{100 * found['gflops'] / ceiling:.0f} %",
+        ]
 
 
 def measure(
-    model: str, names: Sequence[str], root: str, num_steps: int, num_epochs: int
-) -> dict[str, dict[str, float]]:
+    model: str, names: Sequence[str], root: Path, num_steps: int, num_epochs: int
+) -> Measured:
     """Times of the contenders, which take turns of a few steps, then of an epoch."""
-    pipes, found = {}, {}
+    pipes: dict[str, Connection] = {}
+    found: Measured = {}
     for name in names:
         pipes[name] = _start(name, model, root)
         found[name] = _receive(pipes[name], name)
@@ -146,23 +149,22 @@ def measure(
     found["ours"]["second_first_step_s"] = _receive(again, "ours")["first_step_s"]
     again.send("end")
     _receive(again, "ours")
-    flops = found["ours"]["flops"]
+    config = load_config("ours", model)
+    flops = _alone(contenders.step_flops, config, len(folder.scan(root).class_names))
     for name, row in found.items():
-        row.pop("flops", None)
         step = statistics.median(times["step"][name])
         row["median_ms"] = 1e3 * step
         row["gflops"] = flops / step / 1e9
         row["seconds"] = times["step"][name]
         if num_epochs:
             epoch = statistics.median(times["epoch"][name])
-            num_images = row["num_images"]
-            row["images_per_second"] = num_images / epoch
-            row["epoch_overhead"] = epoch / (-(-num_images // contenders.BATCH) * step)
+            row["images_per_second"] = row["num_images"] / epoch
+            row["epoch_overhead"] = epoch / (-(-row["num_images"] // config.batch_size) * step)
             row["epoch_seconds"] = times["epoch"][name]
     return found
 
 
-def _start(name: str, model: str, root: str) -> multiprocessing.connection.Connection:
+def _start(name: str, model: str, root: Path) -> Connection:
     ours, theirs = multiprocessing.Pipe()
     spawn = multiprocessing.get_context("spawn")
     spawn.Process(target=work, args=(theirs, name, model, root), daemon=True).start()
@@ -170,40 +172,41 @@ def _start(name: str, model: str, root: str) -> multiprocessing.connection.Conne
     return ours
 
 
-def _receive(pipe: multiprocessing.connection.Connection, name: str) -> dict | list:
+def _receive(pipe: Connection, name: str) -> Any:  # noqa: ANN401
     try:
         return pipe.recv()
     except EOFError as error:
         raise UserError(f"the process of {name} has ended; its message is above.") from error
 
 
-def work(pipe: multiprocessing.connection.Connection, name: str, model: str, root: str) -> None:
+def load_config(name: str, model: str) -> ConfigDict:
+    """The settings that a contender trains the model with."""
+    changes = {
+        "model": model,
+        "image_size": SIZES.get(model, 150),
+        "aux_weight": 1.0 if model == "googlenet" else None,
+        "dtype": "bfloat16" if name == "bfloat16" else "float32",
+    }
+    return Run("common", changes, Path()).load()
+
+
+def work(pipe: Connection, name: str, model: str, root: Path) -> None:
     """A contender's process: steps and epochs when told, and at the end its memory."""
+    # The contenders share a GPU, whose memory each JAX would take for itself.
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     if name in ("ours", "bfloat16"):
-        cpu.reuse_memory()  # before anything is allocated, as main.py does
-    size = SIZES.get(model, 150)
-    config = runner.Run("common", {}, Path()).load()
-    files, _ = folder.split(folder.scan(root), config.data)
-    images, bad = pipeline.decode(files.paths, size, config.data.resize)
-    if bad:
-        raise UserError(f"{len(bad)} images of {root} cannot be read.")
-    split = pipeline.Split(files, images, np.arange(len(files)))
-    start = time.perf_counter()
-    if name == "keras":
-        contender = contenders.keras_contender(model, split)
-    elif name.startswith("torch"):
-        contender = contenders.torch_contender(name, model, split)
-    else:
-        contender = contenders.flax_contender(name, model, split)
+        backend.reuse_memory()  # before anything is allocated, as main.py does
+    config = load_config(name, model)
+    images, _ = folder.split(folder.scan(root), config.data)
+    contender = contenders.create(name, config, images)
     contender.step()
-    first = {"first_step_s": time.perf_counter() - start, "num_images": len(files)}
+    first = {"first_step_s": time.perf_counter() - contender.loaded, "num_images": len(images)}
     for _ in range(WARM_UP):
         contender.step()
     contender.epoch(2)
     # Not before: whoever hears of it lets the next one start.
-    pipe.send(first | ({"flops": contender.flops} if contender.flops else {}))
-    whole_epoch = functools.partial(contender.epoch, -(-len(files) // contenders.BATCH))
-    turns = {"step": [contender.step] * STEPS_PER_TURN, "epoch": [whole_epoch]}
+    pipe.send(first)
+    turns = {"step": [contender.step] * STEPS_PER_TURN, "epoch": [lambda: contender.epoch(None)]}
     while (what := pipe.recv()) != "end":
         times = []
         for run in turns[what]:
@@ -215,21 +218,19 @@ def work(pipe: multiprocessing.connection.Connection, name: str, model: str, roo
     pipe.send({"peak_memory_mb": kilobytes / (1e6 if sys.platform == "darwin" else 1e3)})
 
 
-def measure_ceiling() -> float:
-    """GFLOP/s of a product of two 4096 x 4096 matrices in float32, the best of five."""
-    import jax
-    import jax.numpy as jnp
-
-    size = 4096
+def measure_ceiling() -> tuple[str, float]:
+    """The device, and its GFLOP/s for a product of two 4096 x 4096 float32 matrices, best of 5."""
+    size, times = 4096, []
     a = jnp.ones((size, size))
-    multiply = jax.jit(jnp.matmul)
-    multiply(a, a).block_until_ready()
-    times = []
+    jnp.matmul(a, a).block_until_ready()
     for _ in range(5):
         start = time.perf_counter()
-        multiply(a, a).block_until_ready()
+        jnp.matmul(a, a).block_until_ready()
         times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times) / 1e9
+    device = jax.devices()[0]
+    is_cpu = device.platform == "cpu"
+    name = f"CPU ({platform.processor() or platform.machine()})" if is_cpu else device.device_kind
+    return name, 2 * size**3 / min(times) / 1e9
 
 
 def measure_decoding(root: Path) -> dict[str, list[float]]:
@@ -240,23 +241,23 @@ def measure_decoding(root: Path) -> dict[str, list[float]]:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras
 
-    cpu.reuse_memory()
+    backend.reuse_memory()
 
     def ours() -> int:
-        images, _ = pipeline.decode(folder.scan(root).paths, 150, "bilinear")
+        images, _ = decode.decode(folder.scan(root).paths, 150, "bilinear")
         return len(images)
 
     def theirs() -> int:
         dataset = keras.utils.image_dataset_from_directory(
-            root, image_size=(150, 150), batch_size=contenders.BATCH, shuffle=False, verbose=False
+            root, image_size=(150, 150), batch_size=32, shuffle=False, verbose=False
         )
         return sum(len(images) for images, _ in dataset)
 
-    speeds = {"ours": [], "keras": []}
+    speeds: dict[str, list[float]] = {"ours": [], "keras": []}
     for _ in range(21):
-        for name, decode in (("ours", ours), ("keras", theirs)):
+        for name, decode_all in (("ours", ours), ("keras", theirs)):
             start = time.perf_counter()
-            speeds[name].append(decode() / (time.perf_counter() - start))
+            speeds[name].append(decode_all() / (time.perf_counter() - start))
     return {name: values[1:] for name, values in speeds.items()}
 
 

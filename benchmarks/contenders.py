@@ -1,102 +1,86 @@
-"""What `scripts/benchmark.py` times: a training step and an epoch by this package and by others."""
+"""What `benchmark.py` times: a training step and an epoch by this package and by others."""
 
 import contextlib
 import dataclasses
-import functools
+import itertools
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import clone  # noqa: F401
+import jax
 import numpy as np
-import runner
+from ml_collections import ConfigDict
 
-from flowers_jax import cpu
-from flowers_jax.data import feed, pipeline
-
-BATCH = 32
+from flowers_jax import ops
+from flowers_jax.data import batches, decode
+from flowers_jax.data.batches import Batch
+from flowers_jax.data.folder import ImageFolder
+from flowers_jax.step import Task
+from flowers_jax.trainer import Trainer, create_task
 
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """What is timed; both return when the device is done.
+    """What is timed; both calls return when the device is done.
 
     Attributes:
-      step: a training step on one and the same batch.
-      epoch: so many first steps of a training epoch.
-      flops: of a step, where they are known.
+      loaded: when the decoded images were in place, by `time.perf_counter`.
+      step: a training step, on the same batch every time.
+      epoch: the first steps of a training epoch, as many as given; all of them for None.
     """
 
+    loaded: float
     step: Callable[[], None]
-    epoch: Callable[[int], None]
-    flops: float | None = None
+    epoch: Callable[[int | None], None]
 
 
-def flax_contender(name: str, model: str, split: pipeline.Split) -> Contender:
-    """This package's step and feed; as 'plain' without what makes them fast on CPU."""
-    import jax
-    from flax import linen as nn
-    from jax.sharding import AxisType, NamedSharding, PartitionSpec
+def create(name: str, config: ConfigDict, files: ImageFolder) -> Contender:
+    """The contender of this name for the model of `config`, which trains on `files`."""
+    if name == "keras":
+        return keras_contender(config, files)
+    if name.startswith("torch"):
+        return torch_contender(name, config, files)
+    return flax_contender(name, config, files)
 
-    from flowers_jax import train
-    from flowers_jax.models import convolution, pooling
 
-    options = {}
+def flax_contender(name: str, config: ConfigDict, files: ImageFolder) -> Contender:
+    """The loop of `train.py`; 'plain' has Flax's own layers and XLA's default options."""
+    task, options = create_task(config, len(files.class_names)), None
     if name == "plain":
-        pooling.max_pool = nn.max_pool
-        convolution.conv_general_dilated = jax.lax.conv_general_dilated
-    else:
-        options = cpu.compiler_options()
-    changes = {"model": model, "dtype": "bfloat16" if name == "bfloat16" else "float32"}
-    changes["aux_weight"] = 1.0 if model == "googlenet" else None
-    config = runner.Run("common", changes, Path()).load()
-    size = split.images.shape[1]
+        task, options = plain(task), {}
+    trainer = Trainer(task, config.image_size, compiler_options=options)
+    data = batches.load(files, files, config, Path(), trainer.mesh).train
+    loaded = time.perf_counter()
+    state, metrics, keys = trainer.create_state(0), trainer.zero_metrics(), trainer.keys(0, 1)
+    first = next(data.epoch())
 
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-    replicated = NamedSharding(mesh, PartitionSpec())
-    kind = feed.HostFeed
-    if feed.choose_cache(len(split.files), size) == "device":
-        kind = feed.DeviceFeed
-        padding = np.zeros((-len(split.images) % mesh.size, *split.images.shape[1:]), np.uint8)
-        spread = NamedSharding(mesh, PartitionSpec("data"))
-        images = jax.device_put(np.concatenate([split.images, padding]), spread)
-        split = dataclasses.replace(split, images=images)
-    batches = kind(split, BATCH, mesh)
-    batch = jax.device_put(next(batches.batches()), NamedSharding(mesh, PartitionSpec("data")))
+    def train(some: Iterable[Batch]) -> None:
+        nonlocal state, metrics
+        for batch in some:
+            state, metrics = trainer.train_step(state, metrics, batch, keys)
+        jax.block_until_ready((state, metrics))
 
-    task = train.create_task(config, len(split.files.class_names))
-    create = functools.partial(train.create_state, task, size)
-    jit = functools.partial(jax.jit, out_shardings=replicated)
-    state = jit(create)(jax.random.key(0))
-    sums = jit(functools.partial(train.zero_sums, task.model))()
-    keys = jax.device_put({"dropout": jax.random.key(0), "augment": jax.random.key(0)}, replicated)
-    carry = (state, sums)
+    def epoch(num_steps: int | None) -> None:
+        order = batches.epoch_order(len(files), config.seed, 1)
+        train(itertools.islice(data.epoch(order), num_steps))
 
-    jit = functools.partial(jit, donate_argnums=0, compiler_options=options)
-    take_step = jit(lambda carry, batch, keys: train.train_step(task, *carry, batch, keys))
-    take_steps = jit(
-        batches.loop(lambda carry, batch, keys: train.train_step(task, *carry, batch, keys))
-    )
-
-    def step() -> None:
-        nonlocal carry
-        carry = jax.block_until_ready(take_step(carry, batch, keys))
-
-    def epoch(num_steps: int) -> None:
-        nonlocal carry
-        done = 0
-        for num, some in batches.epoch(pipeline.epoch_order(len(split.files), 0, 1)):
-            carry = take_steps(carry, some, keys)
-            done += num
-            if done >= num_steps:
-                break
-        jax.block_until_ready(carry)
-
-    with jax.default_matmul_precision("highest"):  # the operations of direct convolutions
-        cost = take_step.lower(carry, batch, keys).cost_analysis()
-    return Contender(step, epoch, cost["flops"])
+    return Contender(loaded, lambda: train([first]), epoch)
 
 
-def keras_contender(model: str, split: pipeline.Split) -> Contender:
+def plain(task: Task) -> Task:
+    """The task with Flax's own layers."""
+    return dataclasses.replace(task, model=task.model.clone(ops=ops.PLAIN))
+
+
+def step_flops(config: ConfigDict, num_classes: int) -> float:
+    """Operations of a training step with direct convolutions, whatever kernels a contender has."""
+    trainer = Trainer(plain(create_task(config, num_classes)), config.image_size)
+    return trainer.lower("train", config.batch_size).cost_analysis()["flops"]
+
+
+def keras_contender(config: ConfigDict, files: ImageFolder) -> Contender:
     """Keras' own compiled step of the study's model, and `fit` on a dataset in memory."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras
@@ -104,9 +88,8 @@ def keras_contender(model: str, split: pipeline.Split) -> Contender:
 
     from flowers_jax.keras_models import create_keras_model
 
-    network = create_keras_model(
-        model, split.images.shape[1], num_classes=len(split.files.class_names)
-    )
+    images, loaded = _decode(config, files), time.perf_counter()
+    network = create_keras_model(config.model, config.image_size, len(files.class_names))
     num_heads = len(network.outputs)
     loss = keras.losses.SparseCategoricalCrossentropy()
     network.compile("adam", [loss] * num_heads)
@@ -115,59 +98,65 @@ def keras_contender(model: str, split: pipeline.Split) -> Contender:
         targets = labels if num_heads == 1 else (labels,) * num_heads
         return tf.cast(images, tf.float32) / 127.5 - 1, targets
 
-    dataset = tf.data.Dataset.from_tensor_slices((split.images, split.files.labels))
-    dataset = dataset.shuffle(len(split.files)).batch(BATCH).map(scale).prefetch(2)
-    inputs, targets = scale(split.images[:BATCH], tf.constant(split.files.labels[:BATCH]))
+    size = config.batch_size
+    dataset = tf.data.Dataset.from_tensor_slices((images, files.labels))
+    dataset = dataset.shuffle(len(files)).batch(size).map(scale).prefetch(2)
+    inputs, targets = scale(images[:size], tf.constant(files.labels[:size]))
     return Contender(
+        loaded,
         lambda: network.train_on_batch(inputs, targets),
-        lambda num_steps: network.fit(dataset.take(num_steps), verbose=0),
+        lambda num_steps: network.fit(
+            dataset if num_steps is None else dataset.take(num_steps), verbose=0
+        ),
     )
 
 
-def torch_contender(name: str, model: str, split: pipeline.Split) -> Contender:
-    """PyTorch: channels last, from uint8 images in memory; compiled where there is a GPU."""
+def torch_contender(name: str, config: ConfigDict, files: ImageFolder) -> Contender:
+    """PyTorch: channels last, from uint8 images on the device; compiled where there is a GPU."""
     import torch
     import torch_models
 
     torch.manual_seed(0)
     gpu = torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
-    images = torch.from_numpy(split.images).permute(0, 3, 1, 2).to(device)
-    labels = torch.from_numpy(split.files.labels.astype(np.int64)).to(device)
-    network = torch_models.Network(model, len(split.files.class_names)).to(device)
+    images = torch.from_numpy(_decode(config, files)).permute(0, 3, 1, 2).to(device)
+    labels = torch.from_numpy(files.labels.astype(np.int64)).to(device)
+    loaded = time.perf_counter()
+    network = torch_models.Network(config.model, len(files.class_names)).to(device)
 
     def scale(index: torch.Tensor) -> torch.Tensor:
         return images[index].float() / 127.5 - 1
 
-    batch = torch.arange(BATCH, device=device)
+    batch = torch.arange(config.batch_size, device=device)
     with torch.no_grad():
         network(scale(batch))  # gives the parameters their shapes
     network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), eps=1e-7, fused=gpu or None)
     forward = torch.compile(network) if gpu else network
+    precision = contextlib.nullcontext()
+    if name == "torch_bfloat16":
+        precision = torch.autocast(device.type, torch.bfloat16)
 
-    def take_step(index: torch.Tensor) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        precision = contextlib.nullcontext()
-        if name == "torch_bfloat16":
-            precision = torch.autocast(device.type, torch.bfloat16)
-        with precision:
-            outputs = forward(scale(index).contiguous(memory_format=torch.channels_last))
-            loss = sum(torch.nn.functional.cross_entropy(x, labels[index]) for x in outputs)
-        loss.backward()
-        optimizer.step()
-
-    def finish() -> None:
+    def train(some: Iterable[torch.Tensor]) -> None:
+        for index in some:
+            optimizer.zero_grad(set_to_none=True)
+            with precision:
+                outputs = forward(scale(index).contiguous(memory_format=torch.channels_last))
+                loss = sum(torch.nn.functional.cross_entropy(x, labels[index]) for x in outputs)
+            loss.backward()
+            optimizer.step()
         if gpu:
             torch.cuda.synchronize()
 
-    def step() -> None:
-        take_step(batch)
-        finish()
+    def epoch(num_steps: int | None) -> None:
+        order = torch.randperm(len(labels), device=device)
+        train(order.split(config.batch_size)[:num_steps])
 
-    def epoch(num_steps: int) -> None:
-        for index in torch.randperm(len(labels), device=device).split(BATCH)[:num_steps]:
-            take_step(index)
-        finish()
+    return Contender(loaded, lambda: train([batch]), epoch)
 
-    return Contender(step, epoch)
+
+def _decode(config: ConfigDict, files: ImageFolder) -> np.ndarray:
+    images, bad = decode.decode(files.paths, config.image_size, config.data.resize)
+    if bad:
+        decode.report_bad({files.paths[i]: why for i, why in bad.items()}, len(files), "error")
+    return images

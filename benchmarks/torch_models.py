@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from flowers_jax import results
+from flowers_jax import reference
 from flowers_jax.keras_models import ARCHITECTURES
 
 
@@ -18,7 +18,7 @@ class Network(nn.Module):
     def __init__(self, name: str, num_classes: int) -> None:
         super().__init__()
         self.layers, self.heads = nn.ModuleList(), nn.ModuleDict()
-        for layer in results.reference()["architectures"][ARCHITECTURES[name]]:
+        for layer in reference.study()["architectures"][ARCHITECTURES[name]]:
             if "auxiliary_head" in layer:
                 inner = [_layer(entry, num_classes) for entry in layer["layers"]]
                 self.heads[str(len(self.layers))] = nn.Sequential(*inner)

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from flowers_jax import losses, models, optimizers, transfer
 from flowers_jax.data import augment
+from flowers_jax.data.batches import plan
 from flowers_jax.models import Variables
 from flowers_jax.ops import backend
 from flowers_jax.step import (
@@ -79,6 +80,7 @@ class Trainer:
             compiler_options = backend.compiler_options()
         self.task = task
         self.mesh = mesh or create_mesh()
+        self._image_size = image_size
         self._replicated = NamedSharding(self.mesh, PartitionSpec())
         compiled = partial(self.jit, compiler_options=compiler_options)
         self._create_state = self.jit(partial(create_state, task, image_size))
@@ -124,6 +126,32 @@ class Trainer:
         if jax.process_count() > 1:
             rows = multihost_utils.process_allgather(rows, tiled=True)
         return np.concatenate([np.asarray(p)[np.asarray(mask)] for p, mask in rows])
+
+    def lower(self, step: str, batch_size: int) -> jax.stages.Lowered:
+        """The step 'train', 'eval' or 'predict', lowered for devices that need not be there.
+
+        Args:
+          step: its name.
+          batch_size: samples in a batch, not counting padding.
+        """
+
+        def shapes(tree: Tree, *axes: str) -> Tree:
+            sharding = NamedSharding(self.mesh, PartitionSpec(*axes))
+            struct = partial(jax.ShapeDtypeStruct, sharding=sharding)
+            return jax.tree.map(lambda leaf: struct(leaf.shape, leaf.dtype), tree)
+
+        start = (partial(self.create_state, 0), self.zero_metrics, partial(self.keys, 0, 1))
+        state, metrics, keys = (shapes(jax.eval_shape(make)) for make in start)
+        (index,), (mask,) = plan(batch_size, batch_size, self.mesh.size)
+        image = jax.ShapeDtypeStruct((len(index), self._image_size, self._image_size, 3), np.uint8)
+        batch = shapes({"image": image, "label": index, "index": index, "mask": mask}, "data")
+        steps: dict[str, tuple[Any, ...]] = {
+            "train": (self._train_step, state, metrics, batch, keys),
+            "eval": (self._eval_step, state.variables, metrics, batch),
+            "predict": (self._predict_step, state.variables, batch["image"]),
+        }
+        compiled, *arguments = steps[step]
+        return compiled.lower(*arguments)
 
     def replicate(self, tree: Tree) -> Tree:
         """`tree` on every device, in memory of its own: a step may take over the original's."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path("scripts/benchmark.py").absolute()
+SCRIPT = Path("benchmarks/benchmark.py").absolute()
 
 
 def run(tmp_path, *flags):

@@ -1,0 +1,6 @@
+"""Imported first by the scripts: they use this clone's package and configs, not others."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
