@@ -11,13 +11,16 @@ either kind with `--config.init_from=FILE`.
 from collections.abc import Sequence
 from pathlib import Path
 
+import clone  # noqa: F401
 import flax
 import jax
 from absl import flags
 
-from flowers_jax import command, keras_models, keras_weights, models, results, transfer
-from flowers_jax.checkpoints import best_weights
-from flowers_jax.errors import UserError
+from flowers_jax import keras_models, keras_weights, models, run, transfer
+from flowers_jax.models import Variables
+from flowers_jax.process import command
+from flowers_jax.process.errors import UserError
+from flowers_jax.runs import files
 
 _MODEL = flags.DEFINE_string(
     "model", None, f"Architecture of a weights file: {', '.join(models.MODELS)}."
@@ -38,9 +41,9 @@ def main(arguments: Sequence[str]) -> None:
     if not target.parent.is_dir():
         raise UserError(f"there is no folder {target.parent} for {target.name}.")
     if source.is_dir():
-        config = results.read_config(source)
-        model_name, image_size = config["model"], config["image_size"]
-        _, variables = best_weights(source)
+        trained = run.load(source)
+        model_name, image_size = trained.config.model, trained.config.image_size
+        variables = trained.variables
     elif _MODEL.value is None:
         raise UserError(f"which architecture is {source}? Give --model={'|'.join(models.MODELS)}.")
     else:
@@ -48,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
         models.create_model(model_name)  # or there is no such model
         variables = transfer.load(source, model_name)
     if target.suffix == ".msgpack":
-        results.write_bytes(target, flax.serialization.msgpack_serialize(jax.device_get(variables)))
+        files.write_bytes(target, flax.serialization.msgpack_serialize(jax.device_get(variables)))
     elif target.suffix in KERAS:
         _write_keras(target, model_name, image_size, variables)
     else:
@@ -56,9 +59,7 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{target}: weights of {model_name}")
 
 
-def _write_keras(
-    target: Path, model_name: str, image_size: int, variables: keras_weights.Variables
-) -> None:
+def _write_keras(target: Path, model_name: str, image_size: int, variables: Variables) -> None:
     num_classes = transfer.num_classes(variables, model_name)
     model = keras_models.create_keras_model(model_name, image_size, num_classes)
     keras_weights.to_keras(variables, model)

@@ -1,1 +1,1 @@
-"""The study as commands: its runs and ablations, tables, a report, and an audit of the images."""
+"""Comparing runs: with the original study, with one another, and with what is in the images."""

@@ -1,33 +1,20 @@
-"""What the ablations share: variants of a config, trained, and their table and figure.
+"""Trains a sweep and writes its table and figure.
 
-Every script takes --data.dir, --seeds and --epochs, leaves its runs in runs/<script>/<variant>/
-seed_<s> (with --epochs, in runs/<script>_<N>_epochs) and above them table.md, table.csv and
-ablation.png, and goes on where it stopped.
+The runs go to runs/ablation_<name>/<variant>/seed_<s> (with --epochs, to
+runs/ablation_<name>_<N>_epochs), and above them table.md, table.csv and ablation.png.
 """
 
-import statistics
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
-import runner
-from absl import flags
+from flowers_jax.runs import files, folder, history, plots
+from flowers_jax.study import options, table
+from flowers_jax.study.runner import Failures, Run
+from flowers_jax.study.sweeps import Sweep
 
-from flowers_jax import command, plots, results
-from flowers_jax.errors import UserError
-
-_SEEDS = flags.DEFINE_integer("seeds", 1, "Seeds 0, 1, ... of each variant.", lower_bound=1)
-_EPOCHS = flags.DEFINE_integer(
-    "epochs", None, "At most so many epochs: a short version.", lower_bound=1
-)
-_DATA_DIR = flags.DEFINE_string("data.dir", None, "The image folder, as --config.data.dir.")
-
-# A variant: its config and the changed settings.
-Variants = dict[str, tuple[str, dict[str, Any]]]
-Finish = Callable[[Path], None]
-HEADER = [
-    "variant",
+# Columns of `table.row`.
+COLUMNS = (
     "seeds",
     "max_val_accuracy",
     "restored_val_accuracy",
@@ -38,79 +25,49 @@ HEADER = [
     "best_epoch",
     "minutes",
     "state",
-]
+)
 
 
-def main(title: str, variants: Variants, finish: Finish | None = None) -> None:
-    """The whole of an ablation script.
-
-    Args:
-      title: of the figure.
-      variants: what is compared.
-      finish: called with the folder after the table, for what only this ablation shows.
-    """
-    command.run(lambda arguments: _run(arguments, title, variants, finish))
+def main(sweep: Sweep) -> NoReturn:
+    """The whole of an ablation's script."""
+    options.run(lambda: _run(sweep))
 
 
-def _run(arguments: Sequence[str], title: str, variants: Variants, finish: Finish | None) -> None:
-    if len(arguments) > 1:
-        raise UserError(f"unexpected argument {arguments[1]!r}.")
-    name = Path(arguments[0]).stem
-    folder = Path("runs") / (f"{name}_{_EPOCHS.value}_epochs" if _EPOCHS.value else name)
-    results.prepare(folder)
-    common: dict[str, Any] = {"study_run": ""}  # a variant is none of the study's runs
-    if _EPOCHS.value:
-        common["max_epochs"] = _EPOCHS.value
-    if _DATA_DIR.value:
-        common["data.dir"] = str(Path(_DATA_DIR.value).absolute())
+def _run(sweep: Sweep) -> None:
+    root = options.root(f"ablation_{sweep.name}")
     runs = {
-        variant: [
-            runner.Run(config, {**changes, **common, "seed": s}, folder / variant / f"seed_{s}")
-            for s in range(_SEEDS.value)
-        ]
-        for variant, (config, changes) in variants.items()
+        # A variant is none of the study's runs.
+        name: options.runs(config, {**changes, "study_run": ""}, root / name)
+        for name, (config, changes) in sweep.variants.items()
     }
-    failures: dict[Path, str] = {}
-    try:
-        failures = runner.train_all(run for group in runs.values() for run in group)
-    finally:  # also when it is interrupted
-        workdirs = {variant: [run.workdir for run in group] for variant, group in runs.items()}
-        write(folder, title, variants, workdirs, failures)
-        if finish is not None:
-            finish(folder)
-        print(f"table and figure are in {folder}")
-    if failures:
-        for workdir, reason in failures.items():
-            print(f"failed: {workdir}: {reason}", file=sys.stderr)
-        sys.exit(1)
+
+    def write(failures: Failures) -> None:
+        write_results(root, sweep.title, runs, failures)
+        if sweep.extra is not None:
+            sweep.extra(root)
+        print(f"table and figure are in {root}")
+
+    options.train(runs.values(), write)
 
 
-def write(
-    folder: Path,
-    title: str,
-    variants: Variants,
-    workdirs: dict[str, list[Path]],
-    failures: dict[Path, str],
+def write_results(
+    root: Path, title: str, runs: Mapping[str, Sequence[Run]], failures: Failures
 ) -> None:
     """Writes the table of all variants and the figure of those that have finished runs."""
     rows, histories = [], {}
-    for name, group in workdirs.items():
-        row = runner.row(variants[name][0], group, failures)
-        rows.append([name, *(row[column] for column in HEADER[1:])])
-        finished = [workdir for workdir in group if results.read_summary(workdir)]
+    for variant, group in runs.items():
+        workdirs = [run.workdir for run in group]
+        row = table.row_of_runs(group[0].config, workdirs, failures)
+        rows.append([variant, *(row[column] for column in COLUMNS)])
+        finished = [workdir for workdir in workdirs if folder.read_summary(workdir)]
         if finished:
-            histories[name] = [results.read_history(workdir) for workdir in finished]
-    results.write_csv(folder / "table.csv", HEADER, rows)
+            histories[variant] = [history.read(workdir) for workdir in finished]
+    header = ["variant", *COLUMNS]
+    files.prepare(root)
+    files.write_csv(root / "table.csv", header, rows)
     cells = [
         ["" if v is None else f"{v:.2f}" if isinstance(v, float) else str(v) for v in row]
         for row in rows
     ]
-    results.write_text(folder / "table.md", runner.markdown(HEADER, cells))
-    results.write_figure(folder / "ablation.png", plots.compare(histories, title))
-
-
-def best(workdirs: Sequence[Path], column: str) -> float:
-    """The largest value of a column of the history, mean over the runs."""
-    return statistics.mean(
-        max(row[column] for row in results.read_history(workdir)) for workdir in workdirs
-    )
+    files.write_text(root / "table.md", files.markdown(header, cells))
+    files.write_figure(root / "ablation.png", plots.compare(histories, title))

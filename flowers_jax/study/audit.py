@@ -1,8 +1,7 @@
-"""What is in an image folder: `python -m flowers_jax.data.audit DIR`.
+"""What is in an image folder: counts, sizes, modes, files that cannot be read, and duplicates.
 
-Counts, sizes and modes, files that cannot be read, and images that are there twice: the same bytes
-(exact) or nearly the same picture (near: perceptual hashes that differ in few bits), within a
-class, across classes and across the study's split. The exit status is 1 if the split leaks.
+Duplicates are exact (the same bytes) or near (perceptual hashes that differ in few bits), within a
+class, across classes and across the study's split.
 """
 
 import collections
@@ -10,24 +9,20 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import itertools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 from PIL import Image, ImageDraw
 
-from flowers_jax import command, results
 from flowers_jax.data import folder
 from flowers_jax.data.folder import ImageFolder
-from flowers_jax.errors import UserError
+from flowers_jax.process.errors import UserError
+from flowers_jax.runs.files import prepare, write_csv, write_image
 
 # Bits of 64 in which the perceptual hashes of near duplicates may differ. Of the flowers, all pairs
 # within 4 bits show the same picture; from 5 to 8, half of the pairs do not.
 NEAR_BITS = 4
-
-_OUT = flags.DEFINE_string("out", "audit", "Folder for files.csv, duplicates.csv and the sheet.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +32,9 @@ class File:
     Attributes:
       path: of the file.
       digest: SHA-256 of its bytes, hexadecimal; empty if it cannot be opened.
-      size: width and height in pixels; None if it is no image.
+      size: width and height in pixels; None if it is not an image.
       mode: Pillow's, such as RGB.
-      hash: 64 bits of the perceptual hash; None if it is no image.
+      hash: perceptual hash of 64 bits; None if it is not an image.
       problem: why it cannot be read; empty if it can.
     """
 
@@ -53,13 +48,13 @@ class File:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Two files, by their places in the index, that show the same; `bits` is 0 for the same bytes.
+    """Two files that show the same picture.
 
     Attributes:
-      first: the smaller place.
-      second: the larger one.
+      first: place of one in the index.
+      second: place of the other, which is larger.
       exact: whether the bytes are the same.
-      bits: in which the perceptual hashes differ.
+      bits: number of bits in which the perceptual hashes differ; 0 for the same bytes.
     """
 
     first: int
@@ -108,12 +103,12 @@ def duplicates(files: Sequence[File], near_bits: int = NEAR_BITS) -> list[Pair]:
 
 
 def contact_sheet(index: ImageFolder, pairs: Sequence[Pair], sides: Sequence[str]) -> Image.Image:
-    """The pairs side by side, with classes and sides of the split; an empty sheet for none.
+    """The pairs side by side, each image with its class and its side of the split.
 
     Args:
       index: the image folder.
       pairs: what to show.
-      sides: of the split, one for each file.
+      sides: side of the split of each file.
     """
     tile, text, columns = 110, 30, 4
     width, height = 2 * tile + 10, tile + text
@@ -130,17 +125,22 @@ def contact_sheet(index: ImageFolder, pairs: Sequence[Pair], sides: Sequence[str
     return sheet
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Prints what is in the folder, writes the lists and the sheet."""
-    if len(arguments) != 2:
-        raise UserError("give one image folder: python -m flowers_jax.data.audit DIR.")
+def audit(root: str, out: Path) -> int:
+    """Prints what is in an image folder, writes the lists and the sheet.
+
+    Args:
+      root: the image folder.
+      out: folder for the lists and the sheet.
+
+    Returns:
+      How many pairs lie across the study's split.
+    """
     try:
         import imagehash  # noqa: F401
     except ImportError as error:
         raise UserError("imagehash is not installed; pip install 'flowers-jax[audit]'.") from error
-    out = Path(_OUT.value)
-    results.prepare(out)
-    index = folder.scan(arguments[1])
+    prepare(out)
+    index = folder.scan(root)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         files = list(pool.map(inspect, index.paths))
     sides = split_sides(index)
@@ -149,7 +149,7 @@ def main(arguments: Sequence[str]) -> None:
     leaks = [pair for pair in pairs if sides[pair.first] != sides[pair.second]]
     print("\n".join(describe(index, files, pairs, leaks)))
     print(f"lists and a contact sheet are in {out}")
-    sys.exit(1 if leaks else 0)
+    return len(leaks)
 
 
 def split_sides(index: ImageFolder) -> list[str]:
@@ -201,7 +201,7 @@ def write(
 ) -> None:
     """Writes `files.csv`, `duplicates.csv` and `duplicates.png`."""
     names = [index.class_names[label] for label in index.labels]
-    results.write_csv(
+    write_csv(
         out / "files.csv",
         ["path", "class", "side", "width", "height", "mode", "sha256", "problem"],
         (
@@ -210,7 +210,7 @@ def write(
         ),
     )
     header = ["kind", "bits", "first", "second", "first class", "second class", "across the split"]
-    results.write_csv(
+    write_csv(
         out / "duplicates.csv",
         header,
         (
@@ -227,8 +227,4 @@ def write(
         ),
     )
     shown = [pair for pair in pairs if files[pair.first].size and files[pair.second].size]
-    results.write_image(out / "duplicates.png", contact_sheet(index, shown, sides))
-
-
-if __name__ == "__main__":
-    command.run(main)
+    write_image(out / "duplicates.png", contact_sheet(index, shown, sides))

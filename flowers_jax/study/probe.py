@@ -1,116 +1,145 @@
-"""Why VGG16 did not learn: input scaling, initialisation and batch normalisation, 200 steps each.
+"""Why VGG16 did not learn: input scaling, initialisation and batch normalisation, step by step.
 
-python scripts/ablation_vgg16.py
-
-Adam with the study's settings. Every tenth step the norm of the loss's gradient and the variance of
-the activations are taken, per layer. They go to layers.csv in runs/ablation_vgg16, with table.md,
-gradient_norm.png and activation_variance.png; variants that layers.csv holds already are not run
-again.
+Every tenth step of Adam with the study's settings, the norm of the loss's gradient and the variance
+of the activations are taken, per layer.
 """
 
-import csv
-import dataclasses
-import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
-import runner
-from absl import flags
 from flax import linen as nn
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from ml_collections import ConfigDict
 
-from flowers_jax import command, cpu, results, train
-from flowers_jax.data import augment, folder, pipeline, sources
-from flowers_jax.errors import UserError
-from flowers_jax.models.vgg16 import VGG16
+from flowers_jax import settings, train
+from flowers_jax.data import batches, scaling
+from flowers_jax.data.batches import Batch, Batches
+from flowers_jax.models import Variables
+from flowers_jax.ops import backend
+from flowers_jax.runs import files, folder
+from flowers_jax.step import Scalar, Task, TrainState
+from flowers_jax.study.runner import Run
+from flowers_jax.trainer import Trainer, create_mesh, create_task
 
-_DATA_DIR = flags.DEFINE_string("data.dir", None, "The image folder, as --config.data.dir.")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 150, "Pixels; less is a shortened version.")
 EVERY = 10
-_STEPS = flags.DEFINE_integer(
-    "steps", 200, "Steps of each variant; less is a shortened version.", lower_bound=EVERY
-)
+STEPS = 200
+IMAGE_SIZE = 150
 SCALINGS = {"0..255": "none", "0..1": "0_1", "-1..1": "-1_1"}
-INITIALISERS = {"glorot": nn.initializers.glorot_uniform(), "he": nn.initializers.he_uniform()}
+INITIALISERS = {"glorot": "glorot_uniform", "he": "he_uniform"}
 NORMS = {"plain": False, "batch norm": True}
-VARIANTS = list(itertools.product(SCALINGS, INITIALISERS, NORMS))
+# Scaling, initialiser and norm, as the table names them.
+Variant = tuple[str, str, str]
+VARIANTS: list[Variant] = list(itertools.product(SCALINGS, INITIALISERS, NORMS))
 QUANTITIES = ("gradient_norm", "activation_variance")
 HEADER = ["scaling", "initialiser", "norm", "step", "loss", "accuracy", "layer", *QUANTITIES]
 Row = dict[str, str]
+ByLayer = dict[str, Scalar]
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Runs the variants that are missing; writes the table and the figure."""
-    if len(arguments) > 1:
-        raise UserError(f"unexpected argument {arguments[1]!r}.")
-    cpu.reuse_memory()
+def run(data_dir: str | None, image_size: int, num_steps: int) -> None:
+    """Trains the variants that `layers.csv` does not hold yet; writes the table and the figures.
+
+    Args:
+      data_dir: the image folder, as `config.data.dir`.
+      image_size: height and width of the images.
+      num_steps: of each variant.
+    """
+    backend.reuse_memory()
+    backend.use_compilation_cache()
     out = Path("runs/ablation_vgg16")
-    if (_IMAGE_SIZE.value, _STEPS.value) != (150, 200):
-        out = out.with_name(f"ablation_vgg16_{_IMAGE_SIZE.value}px_{_STEPS.value}_steps")
-    results.prepare(out)
-    changes = {"image_size": _IMAGE_SIZE.value, "data.dir": _DATA_DIR.value}
-    config = runner.Run("vgg16_adam", changes, out).load()
-    results.finished_summary(out, results.json_config(config))  # refuses other settings
-    results.write_json(out / "config.json", results.json_config(config))
-    source = sources.resolve(config.data, out)
-    files = folder.split(folder.scan(source.root), config.data)
-    split, _, _ = pipeline.load(*files, config.image_size, config.data.resize, "error")
-    rows = _read(out / "layers.csv")
-    for scaling, initialiser, norm in VARIANTS:
-        if (scaling, initialiser, norm) in map(_variant, rows):
+    if (image_size, num_steps) != (IMAGE_SIZE, STEPS):
+        out = out.with_name(f"ablation_vgg16_{image_size}px_{num_steps}_steps")
+    files.prepare(out)
+    changes = {"image_size": image_size, "data.dir": data_dir}
+    config = settings.check(Run("vgg16_adam", changes, out).load())
+    train.finished_summary(config, out)  # refuses other settings
+    files.write_json(out / "config.json", folder.json_config(config))
+    mesh = create_mesh()
+    _, data = train.load_data(config, out, mesh)
+    rows = files.read_csv(out / "layers.csv")
+    measured = {_variant(row) for row in rows}
+    for variant in VARIANTS:
+        if variant in measured:
             continue
-        config.input_scaling = SCALINGS[scaling]
-        model = VGG16(
-            num_classes=len(split.files.class_names),
-            kernel_init=INITIALISERS[initialiser],
-            batch_norm=NORMS[norm],
-        )
-        task = dataclasses.replace(train.create_task(config, model.num_classes), model=model)
-        for values in watch(task, split, config.image_size, config.batch_size, _STEPS.value):
-            rows.append(
-                {"scaling": scaling, "initialiser": initialiser, "norm": norm}
-                | {key: str(value) for key, value in values.items()}
-            )
-        results.write_csv(out / "layers.csv", HEADER, ([r[c] for c in HEADER] for r in rows))
-        print(f"{scaling}, {initialiser}, {norm}: {_last_loss(rows):.4f}", flush=True)
-    results.write_text(out / "table.md", table(rows))
+        task = create_task(variant_config(config, variant), len(data.class_names))
+        trainer = Trainer(task, image_size, mesh)
+        named = dict(zip(HEADER, variant, strict=False))
+        rows += [named | values for values in watch(trainer, data.train, num_steps)]
+        files.write_csv(out / "layers.csv", HEADER, ([r[c] for c in HEADER] for r in rows))
+        print(f"{', '.join(variant)}: {float(rows[-1]['loss']):.4f}", flush=True)
+    files.write_text(out / "table.md", table(rows))
     for quantity in QUANTITIES:
-        results.write_figure(out / f"{quantity}.png", draw(rows, quantity))
+        files.write_figure(out / f"{quantity}.png", draw(rows, quantity))
     print(f"table and figures are in {out}")
 
 
-def probe(
-    task: train.Task, state: train.TrainState, batch: train.Batch
-) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+def variant_config(config: ConfigDict, variant: Variant) -> ConfigDict:
+    """The settings of a variant."""
+    scaling_name, initialiser, norm = variant
+    config = config.copy_and_resolve_references()
+    config.input_scaling = SCALINGS[scaling_name]
+    config.model_args.initializer = INITIALISERS[initialiser]
+    config.model_args.batch_norm = NORMS[norm]
+    return config
+
+
+def watch(trainer: Trainer, data: Batches, num_steps: int) -> list[Row]:
+    """Trains and probes: a row per probed step and layer, with the loss since the last probe."""
+    state, metrics, keys = trainer.create_state(0), trainer.zero_metrics(), trainer.keys(0, 1)
+    options = backend.compiler_options()
+    probe_step = trainer.jit(partial(probe, trainer.task), compiler_options=options)
+    rows = []
+    for i, batch in enumerate(itertools.islice(_endless(data), num_steps + 1)):
+        if i % EVERY == 0:
+            measured: tuple[ByLayer, ByLayer] = jax.device_get(probe_step(state, batch))
+            means = metrics.means()  # NaN before the first step
+            metrics = trainer.zero_metrics()
+            for layer, norm in measured[0].items():
+                values: dict[str, Any] = {"step": i, **means, "layer": layer}
+                values |= dict(zip(QUANTITIES, (norm, measured[1][layer]), strict=True))
+                rows.append({key: str(value) for key, value in values.items()})
+        state, metrics = trainer.train_step(state, metrics, batch, keys)
+    return rows
+
+
+def _endless(data: Batches) -> Iterator[Batch]:
+    for epoch in itertools.count(1):
+        yield from data.epoch(batches.epoch_order(len(data.files), 0, epoch))
+
+
+def probe(task: Task, state: TrainState, batch: Batch) -> tuple[ByLayer, ByLayer]:
     """Per layer the norm of the gradient and the variance of the activations, before the ReLU.
 
     Args:
-      task: static.
+      task: static part of the step.
       state: whose weights are looked at.
-      batch: see `pipeline.Batch`; normalised by its own statistics, as in training.
+      batch: normalised by its own statistics, as in training.
 
     Returns:
       The norms of the gradient of the mean loss (kernel and bias together) and the variances, by
       the names of the convolutions and dense layers.
     """
-    images = augment.scale(batch["image"], task.input_scaling)
+    images, mask = scaling.scale(batch["image"], task.input_scaling), batch["mask"]
 
-    def loss(params: train.Variables) -> tuple[jax.Array, train.Variables]:
+    def loss(params: Variables) -> tuple[Scalar, Variables]:
         logits, captured = task.model.apply(
             {"params": params, "batch_stats": state.batch_stats},
             images,
             train=True,
-            mask=batch["mask"],
+            mask=mask,
             mutable=["batch_stats", "intermediates"],
             capture_intermediates=lambda module, _: isinstance(module, nn.Conv | nn.Dense),
         )
-        return task.loss(logits, batch["label"]).mean(), captured["intermediates"]
+        of_samples = task.loss(logits, batch["label"])
+        return of_samples.mean(where=mask), captured["intermediates"]
 
     gradients, captured = jax.grad(loss, has_aux=True)(state.params)
     norms = {
@@ -119,54 +148,22 @@ def probe(
         if "kernel" in weights
     }
     flat = flax.traverse_util.flatten_dict(captured)
-    variances = {path[0]: jnp.var(value[0]) for path, value in flat.items()}
+    variances = {
+        path[0]: value.var(where=mask.reshape(-1, *[1] * (value.ndim - 1)))
+        for path, (value,) in flat.items()
+    }
     return norms, {layer: variances[layer] for layer in norms}
-
-
-def watch(
-    task: train.Task, split: pipeline.Split, image_size: int, batch_size: int, num_steps: int
-) -> list[dict[str, float | str]]:
-    """Trains and probes: a row per probed step and layer, with the loss since the last probe."""
-    jit = functools.partial(jax.jit, compiler_options=cpu.compiler_options())
-    keys = {name: jax.random.key(0) for name in ("dropout", "augment")}
-    create = functools.partial(train.create_state, task, image_size)
-    state = jax.jit(create)(jax.random.key(0))
-    step = jit(functools.partial(train.train_step, task), donate_argnums=(0, 1))
-    look = jit(functools.partial(probe, task))
-    rows, sums = [], train.zero_sums(task.model)
-    epochs = (
-        pipeline.batches(split, batch_size, pipeline.epoch_order(len(split.files), 0, epoch))
-        for epoch in itertools.count(1)
-    )
-    batches = itertools.islice(itertools.chain.from_iterable(epochs), num_steps + 1)
-    for i, batch in enumerate(batches):
-        if i % EVERY == 0:
-            norms, variances = jax.device_get(look(state, batch))
-            means = train.means(sums) if i else {"loss": np.nan, "accuracy": np.nan}
-            sums = train.zero_sums(task.model)
-            for layer in norms:
-                rows.append(
-                    {
-                        "step": i,
-                        "layer": layer,
-                        "gradient_norm": norms[layer],
-                        "activation_variance": variances[layer],
-                        **means,
-                    }
-                )
-        state, sums = step(state, sums, batch, keys)
-    return rows
 
 
 def table(rows: Sequence[Row]) -> str:
     """For each variant the loss and accuracy of the last ten steps, and the signal at the start."""
     lines = []
     for variant in VARIANTS:
-        mine = [r for r in rows if _variant(r) == variant]
+        mine = [row for row in rows if _variant(row) == variant]
         if not mine:
             continue
         last = mine[-1]
-        start = {r["layer"]: r for r in mine if r["step"] == "0"}
+        start = {row["layer"]: row for row in mine if row["step"] == "0"}
         lines.append(
             [
                 *variant,
@@ -178,7 +175,7 @@ def table(rows: Sequence[Row]) -> str:
         )
     header = ["scaling", "initialiser", "norm", "loss of the last ten steps", "accuracy"]
     header += ["first layer's gradient at step 0", "variance of the logits at step 0"]
-    return runner.markdown(header, lines)
+    return files.markdown(header, lines)
 
 
 def draw(rows: Sequence[Row], quantity: str) -> Figure:
@@ -208,20 +205,5 @@ def draw(rows: Sequence[Row], quantity: str) -> Figure:
     return figure
 
 
-def _variant(row: Row) -> tuple[str, str, str]:
+def _variant(row: Row) -> Variant:
     return row["scaling"], row["initialiser"], row["norm"]
-
-
-def _read(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _last_loss(rows: Sequence[Row]) -> float:
-    return float(rows[-1]["loss"])
-
-
-if __name__ == "__main__":
-    command.run(main)

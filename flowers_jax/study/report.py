@@ -1,16 +1,9 @@
-"""Writes one self-contained page on all finished runs below a folder.
-
-python scripts/report.py runs/study
-
-The page is RUNS/report.html. The images of the mistakes are shown if they lie in RUNS or in the
-folder that --data.dir or the environment variable FLOWERS_DIR names; of a run from another machine,
-those that have the same class folder and name there.
-"""
+"""One self-contained page on all finished runs below a folder."""
 
 import base64
 import csv
 import io
-import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,16 +11,16 @@ from typing import Any
 import jinja2
 import markdown_it
 import markupsafe
-import runner
-from absl import flags
 from PIL import Image
 
-from flowers_jax import command, results, study
-from flowers_jax.errors import UserError
+from flowers_jax import reference
+from flowers_jax.process.errors import UserError
+from flowers_jax.runs import files, folder
+from flowers_jax.runs.folder import Summary
+from flowers_jax.study import table
 
-_DATA_DIR = flags.DEFINE_string("data.dir", None, "The image folder; default: FLOWERS_DIR.")
 NUM_MISTAKES = 12
-# Columns of `study.row` that are numbers, their headings and formats.
+# Columns of `table.row` that are numbers, their headings and formats.
 HEADINGS = {
     "study_best_epoch_val_accuracy": ("study", ".2f"),
     "max_val_accuracy": ("ours", ".2f"),
@@ -43,18 +36,22 @@ HEADINGS = {
 }
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Writes the page."""
-    if len(arguments) != 2:
-        raise UserError("give the folder of the runs: python scripts/report.py runs/study.")
-    root = Path(arguments[1])
+def write(root: Path, image_folder: Path | None) -> int:
+    """Writes `root/report.html` and returns the number of runs on it.
+
+    Args:
+      root: the folder of the runs.
+      image_folder: besides `root` the only folder whose images the page may show.
+
+    Raises:
+      UserError: no run below `root` is finished.
+    """
     found = sorted(path.parent for path in root.rglob("summary.json"))
-    workdirs = [workdir for workdir in found if not results.is_set_aside(workdir)]
+    workdirs = [workdir for workdir in found if not folder.is_set_aside(workdir)]
     if not workdirs:
         raise UserError(f"{root} holds no finished run: there is no summary.json below it.")
-    image_roots = [root]
-    if _DATA_DIR.value or os.environ.get("FLOWERS_DIR"):
-        image_roots.append(Path(_DATA_DIR.value or os.environ["FLOWERS_DIR"]))
+    image_roots = [root] if image_folder is None else [root, image_folder]
+    summaries = [folder.read_summary(workdir) or {} for workdir in workdirs]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -69,19 +66,23 @@ def main(arguments: Sequence[str]) -> None:
             *((heading, "") for heading, _ in HEADINGS.values()),
             ("state", "text"),
         ],
-        runs=[describe(root, w, number, image_roots) for number, w in enumerate(workdirs)],
-        findings=findings(),
+        runs=[
+            describe(root, workdir, summary, number, image_roots)
+            for number, (workdir, summary) in enumerate(zip(workdirs, summaries, strict=True))
+        ],
+        findings=findings(summaries),
     )
-    results.write_text(root / "report.html", page)
-    print(f"{root / 'report.html'}: {len(workdirs)} runs")
+    files.write_text(root / "report.html", page)
+    return len(workdirs)
 
 
-def describe(root: Path, workdir: Path, number: int, image_roots: Sequence[Path]) -> dict[str, Any]:
+def describe(
+    root: Path, workdir: Path, summary: Summary, number: int, image_roots: Sequence[Path]
+) -> dict[str, Any]:
     """What the template shows of one run."""
-    summary = results.read_summary(workdir)
     config = summary["config"]
     name = workdir.relative_to(root).as_posix() if workdir != root else root.name
-    row = study.row(config["study_run"], [summary])
+    row = table.row(config["study_run"], [summary])
     cells = [(name, name, "text"), (summary["seed"], str(summary["seed"]), "")]
     for column, (_, spec) in HEADINGS.items():
         value = row[column]
@@ -157,12 +158,14 @@ def _flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + key, value
 
 
-def findings() -> markupsafe.Markup:
-    """The README's section, as HTML."""
-    readme = (runner.ROOT / "README.md").read_text()
-    section = readme.split("\n## Findings\n")[1].split("\n## ")[0]
-    return markupsafe.Markup(markdown_it.MarkdownIt().render(section))
+def findings(summaries: Sequence[Summary]) -> markupsafe.Markup | None:
+    """What the clone's documentation found out about the study, as HTML.
 
-
-if __name__ == "__main__":
-    command.run(main)
+    None if no run is one of the study's, or the package does not lie in a clone.
+    """
+    path = Path(__file__).parents[2] / "docs" / "findings.md"
+    of_study = any(reference.run(summary["config"]["study_run"]) for summary in summaries)
+    if not of_study or not path.is_file():
+        return None
+    text = re.sub(r"\A# .*\n", "", path.read_text("utf-8"))  # the page has its own heading
+    return markupsafe.Markup(markdown_it.MarkdownIt().render(text))

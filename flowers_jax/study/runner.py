@@ -1,25 +1,41 @@
-"""What the scripts share: runs of configs, one after another, each in a process of its own."""
+"""Trains many runs, several at once if asked, each in a process of its own.
 
-import concurrent.futures
+A process of its own gives its memory back when it ends and takes nobody along when it dies. The
+parent never starts a JAX backend, as a GPU may serve one process only.
+"""
+
+import contextlib
 import dataclasses
+import functools
 import importlib
 import logging
 import multiprocessing
+import os
+import re
 import signal
 import sys
 import traceback
-import types
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from flowers_jax import compilation, cpu, replicas, results, study
-from flowers_jax.errors import Interrupted, UserError
+from flowers_jax import settings
+from flowers_jax.ops import backend
+from flowers_jax.process.errors import Interrupted, UserError
+from flowers_jax.runs import folder
+from flowers_jax.train import finished_summary, train_and_evaluate
 
-ROOT = Path(__file__).resolve().parents[1]
-log = logging.getLogger("flowers_jax.scripts")
+# Seconds between two looks at the running processes; a signal waits as long to be passed on.
+POLL_SECONDS = 0.5
+# Settings that do not change what is compiled.
+NOT_COMPILED = ("seed", "workdir", "study_run")
+
+Failures = dict[Path, str]
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,155 +53,185 @@ class Run:
     workdir: Path
 
     def load(self) -> ConfigDict:
-        """The config as it is run."""
-        if str(ROOT) not in sys.path:
-            sys.path.insert(0, str(ROOT))  # configs/ is not installed
+        """The settings of the run, complete."""
         config = importlib.import_module(f"configs.{self.config}").get_config()
-        for key, value in self.changes.items():
-            *path, last = key.split(".")
-            node = config
-            for part in path:
-                node = node[part]
-            node[last] = ConfigDict(value) if isinstance(value, dict) else value
-        return config
+        config = settings.complete(config)
+        config.update_from_flattened_dict(self.changes)
+        return settings.complete(config)  # a group that was None may be set now
 
 
-def row(config_name: str, workdirs: Iterable[Path], failures: dict[Path, str]) -> dict[str, Any]:
-    """`study.row` of the runs in these folders; its `state` tells what is missing or failed."""
-    workdirs = sorted(workdirs)
-    found = [results.read_summary(workdir) for workdir in workdirs]
-    finished = [summary for summary in found if summary is not None]
-    result = study.row(config_name, finished)
-    if len(finished) < len(workdirs):
-        result["state"] += f", {len(finished)} of {len(workdirs)} seeds finished"
-    if not failures.keys().isdisjoint(workdirs):
-        result["state"] += ", failed"
-    return result
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A run that is to be trained.
+
+    Attributes:
+      workdir: the run folder.
+      config: its complete settings.
+    """
+
+    workdir: Path
+    config: ConfigDict
+
+    @functools.cached_property
+    def program(self) -> dict[str, Any]:
+        """What is compiled: jobs that differ only in the rest find it in the compilation cache."""
+        stored = folder.json_config(self.config)
+        return {key: value for key, value in stored.items() if key not in NOT_COMPILED}
 
 
-def train_all(runs: Iterable[Run]) -> dict[Path, str]:
-    """Trains every run that is not finished; a failure does not stop the others, a signal does.
+def shard(runs: Sequence[Run], part: str) -> Sequence[Run]:
+    """Every N-th run from the I-th, for a part 'I/N'; I counts from 1.
 
-    On accelerators the seeds of a config are trained at once, if jax can; where that fails, for
-    want of memory or because one of them does, they are trained one by one.
+    Raises:
+      UserError: the part is not of this form.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", part, re.ASCII)
+    first, step = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= first <= step:
+        raise UserError(f"--shard={part} is not I/N with I from 1 to N, such as 1/4.")
+    return runs[first - 1 :: step]
+
+
+def train_all(runs: Iterable[Run], jobs: int = 1) -> Failures:
+    """Trains every run that is not finished, `jobs` at once.
+
+    A failure does not stop the others, and a run that another process is training is skipped. After
+    a signal no further run starts, and those that are running save their state.
 
     Returns:
       For each run that failed its folder and why.
+
+    Raises:
+      Interrupted: a SIGINT or SIGTERM came.
     """
-    failures, pending = {}, []
-    for run in runs:
-        try:
-            if results.finished_summary(run.workdir, results.json_config(run.load())) is None:
-                pending.append(run)
-        except UserError as error:
-            failures[run.workdir] = str(error)
-            log.error("%s failed: %s", run.workdir, error)
-    # Asked in a child, as a GPU serves one process at a time.
-    at_once = pending and replicas.CAN_MAP and _in_child(replicas.are_mapped)
-    for group in _groups(pending) if at_once else _alone(pending):
-        failures |= _train_group(group)
+    failures: Failures = {}
+    waiting = list(_unfinished(runs, failures))
+    running: list[_Child] = []
+    places = []  # where a signal stopped a run
+    passed_on = 0
+    with _signals() as received:
+        while running or (waiting and not received):
+            while len(running) < jobs and not received:
+                job = next_job(waiting, [child.job for child in running])
+                if job is None:
+                    break
+                waiting.remove(job)
+                log.info("%s", job.workdir)
+                running.append(_Child(job, shares=jobs > 1))
+            if signal.SIGTERM in received[passed_on:]:  # the terminal tells everybody of Ctrl-C
+                for child in running:
+                    child.process.terminate()
+            passed_on = len(received)
+            ready = wait([child.outcomes for child in running], POLL_SECONDS)
+            for child in [child for child in running if child.outcomes in ready]:
+                running.remove(child)
+                workdir = child.job.workdir
+                kind, sentence = child.outcome()
+                if received:
+                    places += [f"{workdir}, {sentence}"] if kind == "interrupted" else []
+                elif kind == "busy":
+                    log.info("skipped: %s", sentence)
+                elif kind != "done":
+                    _note(failures, workdir, sentence)
+    if received:
+        raise Interrupted(received[0], "; ".join(places) or "the start or the end of a run")
     return failures
 
 
-def _train_group(group: list[Run]) -> dict[Path, str]:
-    """Trains runs at once, or where that fails one by one; as `train_all`."""
-    workdir = group[0].workdir if len(group) == 1 else group[0].workdir.parent
-    log.info("%s%s", workdir, f", {len(group)} seeds at once" * (len(group) > 1))
-    try:
-        _in_child(_train, _together(group), workdir)
-    except (UserError, RuntimeError) as error:
-        if len(group) > 1:
-            log.info("%d seeds at once failed: %s", len(group), error)
-            return {k: v for run in group for k, v in _train_group([run]).items()}
-        log.error("%s failed: %s", workdir, error)
-        return {workdir: str(error)}
-    return {}
+def next_job(waiting: Sequence[Job], running: Sequence[Job]) -> Job | None:
+    """The first job whose program no running job is still compiling.
 
-
-def _groups(runs: Iterable[Run]) -> list[list[Run]]:
-    """Runs that can be trained at once: the same but for consecutive seeds, none begun alone."""
-    groups: list[list[Run]] = []
-    for run in runs:
-        if groups and _is_next(groups[-1][-1], run):
-            groups[-1].append(run)
-        else:
-            groups.append([run])
-    return [part for group in groups for part in ([group] if _is_new(group) else _alone(group))]
-
-
-def _is_next(before: Run, run: Run) -> bool:
-    seed = before.load().seed + 1
-    expected = Run(
-        before.config, {**before.changes, "seed": seed}, before.workdir.with_name(f"seed_{seed}")
-    )
-    return run == expected
-
-
-def _is_new(group: list[Run]) -> bool:
-    """Whether no run has begun, or all have together."""
-    parent = group[0].workdir.parent
-    if any((run.workdir / "checkpoints").exists() for run in group):
-        return False
-    if (parent / "config.json").exists():
-        return results.read_config(parent) == results.json_config(_together(group))
-    return not any(run.workdir.exists() for run in group)
-
-
-def _alone(group: list[Run]) -> list[list[Run]]:
-    return [[run] for run in group]
-
-
-def _together(group: list[Run]) -> ConfigDict:
-    config = group[0].load()
-    config.num_replicas = len(group)
-    return config
-
-
-def _in_child(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
-    """A process of its own gives its memory back, and takes nobody along when it dies.
-
-    It is told of a SIGTERM to this process; of Ctrl-C the terminal tells both.
+    The first job of a program compiles it and fills the cache until its first epoch has ended.
     """
-    received = []
+    compiling = [job.program for job in running if not (job.workdir / "history.csv").exists()]
+    return next((job for job in waiting if job.program not in compiling), None)
 
-    def pass_on(number: int, frame: types.FrameType | None) -> None:
-        received.append(number)
-        for child in multiprocessing.active_children():
-            child.terminate()
 
-    before = signal.signal(signal.SIGTERM, pass_on)
-    spawn = multiprocessing.get_context("spawn")
+def _unfinished(runs: Iterable[Run], failures: Failures) -> Iterator[Job]:
+    for run in runs:
+        try:
+            config = run.load()
+            if finished_summary(config, run.workdir) is None:
+                yield Job(run.workdir, config)
+        except UserError as error:
+            _note(failures, run.workdir, str(error))
+
+
+def _note(failures: Failures, workdir: Path, reason: str) -> None:
+    failures[workdir] = reason
+    log.error("%s failed: %s", workdir, reason)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """The signals that came inside the block, which they do not interrupt."""
+    received: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, frame: received.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
-        with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-            result = pool.submit(function, *arguments).result()
-    except concurrent.futures.process.BrokenProcessPool as error:
-        if not received:
-            raise RuntimeError("its process was killed, perhaps for want of memory.") from error
+        yield received
     finally:
-        signal.signal(signal.SIGTERM, before)
-    if received:  # when the child did not listen: it was starting or done
-        raise Interrupted(signal.SIGTERM, "the start or the end of a run")
-    return result
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
-def _train(config: ConfigDict, workdir: Path) -> None:
-    from flowers_jax.train import train_and_evaluate
+class _Child:
+    """A process that trains one job.
 
-    logging.basicConfig(format="%(message)s", stream=sys.stdout, force=True)
+    Args:
+      job: what it trains.
+      shares: whether other processes train at the same time.
+
+    Attributes:
+      process: the process.
+      outcomes: ready when the process has something to say or has ended.
+    """
+
+    def __init__(self, job: Job, shares: bool) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self.job = job
+        self.outcomes, theirs = spawn.Pipe(duplex=False)
+        self.process = spawn.Process(target=_train, args=(job, shares, theirs))
+        self.process.start()
+        theirs.close()
+
+    def outcome(self) -> tuple[str, str]:
+        """'done', 'interrupted', 'busy' or 'failed', and a sentence; waits for the process."""
+        try:
+            outcome = self.outcomes.recv()
+        except EOFError:
+            outcome = None
+        self.process.join()
+        if outcome is not None:
+            return outcome
+        status = self.process.exitcode
+        return "failed", f"its process was killed (exit status {status}), possibly out of memory"
+
+
+def _train(job: Job, shares: bool, outcomes: Connection) -> None:
+    """Trains one job and reports its outcome as text: not every exception can be pickled."""
+    name = f"{job.workdir.parent.name}/{job.workdir.name}: " if shares else ""
+    logging.basicConfig(format=f"{name}%(message)s", stream=sys.stdout, force=True)
     logging.getLogger("flowers_jax").setLevel(logging.INFO)
-    cpu.reuse_memory()
-    compilation.use_cache()
+    if shares:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        os.environ["TERM"] = "dumb"  # several progress bars would overwrite one another
+    backend.reuse_memory()
+    backend.use_compilation_cache()
     try:
-        train_and_evaluate(config, workdir)
-    except (UserError, Interrupted):
-        raise
+        train_and_evaluate(job.config, job.workdir)
+        outcome = "done", ""
+    except Interrupted as error:
+        outcome = "interrupted", error.place
+    except KeyboardInterrupt:  # before the first step
+        outcome = "interrupted", "no epoch"
+    except folder.Busy as error:
+        outcome = "busy", str(error)
+    except UserError as error:
+        outcome = "failed", str(error)
     except Exception as error:
-        # Not every exception survives the way to the parent process.
         traceback.print_exc()
-        raise RuntimeError(f"{type(error).__name__}: {error}") from None
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
+        outcome = "failed", f"{type(error).__name__}: {error}"
+    outcomes.send(outcome)

@@ -1,14 +1,17 @@
 """The study's table beside ours: what a row says and how sure it is."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from scipy import stats
 
-from flowers_jax import results
+from flowers_jax import reference
+from flowers_jax.runs import files, folder
+from flowers_jax.runs.folder import Summary
 
-Summary = dict[str, Any]
+Row = dict[str, Any]
 
 COLUMNS = (
     "config",
@@ -30,9 +33,60 @@ COLUMNS = (
     "images_per_second",
     "state",
 )
+# Headings and formats of the columns that table.md shows.
+HEADINGS = {
+    "config": ("config", ""),
+    "study_max_val_accuracy": ("study's table", ".2f"),
+    "study_best_epoch_val_accuracy": ("best epoch of its log", ".2f"),
+    "seeds": ("seeds", ""),
+    "max_val_accuracy": ("ours", ".2f"),
+    "max_val_accuracy_sd": ("sd", ".2f"),
+    "difference": ("difference", "+.2f"),
+    "restored_val_accuracy": ("restored epoch", ".2f"),
+    "interval_low": ("95 % from", ".1f"),
+    "interval_high": ("to", ".1f"),
+    "study_max_train_accuracy": ("study's training", ".2f"),
+    "max_train_accuracy": ("our training", ".2f"),
+    "epochs": ("epochs", ".0f"),
+    "best_epoch": ("best epoch", ".0f"),
+    "minutes": ("minutes", ".1f"),
+    "images_per_second": ("images/s", ".0f"),
+    "state": ("run", ""),
+}
 
 
-def row(config_name: str, summaries: Sequence[Summary]) -> dict[str, Any]:
+def write(root: Path, rows: Sequence[Row]) -> None:
+    """Writes `table.csv` with all columns and `table.md` with those that people read."""
+    files.prepare(root)
+    files.write_csv(root / "table.csv", COLUMNS, ([row[c] for c in COLUMNS] for row in rows))
+    cells = [
+        ["" if row[c] is None else format(row[c], spec) for c, (_, spec) in HEADINGS.items()]
+        for row in rows
+    ]
+    header = [heading for heading, _ in HEADINGS.values()]
+    files.write_text(root / "table.md", files.markdown(header, cells))
+
+
+def row_of_runs(config_name: str, workdirs: Iterable[Path], failures: Iterable[Path]) -> Row:
+    """`row` of the runs in these folders; its `state` tells what is missing or failed.
+
+    Args:
+      config_name: name of the config.
+      workdirs: the run folders, one per seed.
+      failures: folders of the runs that failed.
+    """
+    workdirs = sorted(workdirs)
+    found = [folder.read_summary(workdir) for workdir in workdirs]
+    finished = [summary for summary in found if summary is not None]
+    result = row(config_name, finished)
+    if len(finished) < len(workdirs):
+        result["state"] += f", {len(finished)} of {len(workdirs)} seeds finished"
+    if not set(failures).isdisjoint(workdirs):
+        result["state"] += ", failed"
+    return result
+
+
+def row(config_name: str, summaries: Sequence[Summary]) -> Row:
     """One row of the table; accuracies in percent, None where there is nothing.
 
     Args:
@@ -45,7 +99,7 @@ def row(config_name: str, summaries: Sequence[Summary]) -> dict[str, Any]:
       the study's log; `restored_val_accuracy` is that of the weights that the run keeps, with a
       95 % interval, see `interval`.
     """
-    logged = results.study_run(config_name) or {}
+    logged = reference.run(config_name) or {}
     measured = logged.get("measured", {})
 
     def mean(key: str, scale: float = 1) -> float | None:
@@ -88,7 +142,7 @@ def state(config_name: str, summaries: Sequence[Summary]) -> str:
     epochs = min((s["epochs_run"] for s in summaries if not s["stopped_early"]), default=None)
     if epochs is None:
         return "in full"
-    logged = results.study_run(config_name)
+    logged = reference.run(config_name)
     if logged is None:
         return f"{epochs} epochs"
     whole = logged["max_epochs"]
