@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from flowers_jax.data import audit, folder
+from flowers_jax.data import folder
+from flowers_jax.study import audit
 
 
 def scene(seed, size=96):

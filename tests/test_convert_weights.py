@@ -8,8 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from flowers_jax import keras_models, keras_weights
-from flowers_jax.checkpoints import best_weights
+from flowers_jax import keras_models, keras_weights, run
 from flowers_jax.train import train_and_evaluate
 
 
@@ -45,9 +44,9 @@ def test_a_run_becomes_a_keras_model_that_predicts_the_same(tiny_config, tmp_pat
     train_and_evaluate(tiny_config, tmp_path / "run")
     done = convert(tmp_path / "run", tmp_path / "modelo.keras")
     assert done.returncode == 0, done.stderr
-    model, variables = best_weights(tmp_path / "run")
+    trained = run.load(tmp_path / "run")
     images = np.random.default_rng(0).uniform(-1, 1, (4, 16, 16, 3)).astype(np.float32)
-    ours = jax.nn.softmax(model.apply(variables, images))
+    ours = jax.nn.softmax(trained.trainer.task.model.apply(trained.variables, images))
     theirs = keras.models.load_model(tmp_path / "modelo.keras")(images)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 

@@ -1,12 +1,12 @@
-"""What the README's findings say of the study, computed from the reference file."""
+"""What the findings in `docs/` say of the study, computed from the reference file."""
 
 import numpy as np
 import pytest
 
-from flowers_jax import results
+from flowers_jax import reference
 
-RUNS = {run["id"]: run for run in results.reference()["runs"]}
-TRUE_COUNTS = results.reference()["dataset"]["validation_per_class_seed_1337"]
+RUNS = {run["id"]: run for run in reference.study()["runs"]}
+TRUE_COUNTS = reference.study()["dataset"]["validation_per_class_seed_1337"]
 
 
 def logged(name):
@@ -72,7 +72,7 @@ def test_the_last_runs_had_more_images_than_there_are():
         assert "were also trained on" in RUNS[name]["note"]
         assert RUNS[name]["input_scaling"].startswith("[0,1] twice")
     assert "3997 training + 400 validation" in RUNS["improvement_5_augmentation"]["note"]
-    assert 3997 + 400 - results.reference()["dataset"]["images"] == 80
+    assert 3997 + 400 - reference.study()["dataset"]["images"] == 80
 
 
 def test_the_pilot_validates_on_its_training_images():

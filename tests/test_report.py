@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from flowers_jax import results
+from flowers_jax.runs import files, folder
+from flowers_jax.study import report
+from flowers_jax.study.runner import Run
 from flowers_jax.train import train_and_evaluate
 
 NAMES = ("<script>alert(1)</script>", "a&b", "plain")
@@ -32,20 +35,43 @@ def browser():
         yield opened
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Images whose classes and files are named like markup, and a run of one epoch on them."""
+    root = tmp_path_factory.mktemp("report")
+    rng = np.random.default_rng(0)
+    for name in NAMES:
+        folder = root / "images" / name.replace("/", "\u2215")
+        folder.mkdir(parents=True)
+        for i in range(20):
+            pixels = rng.integers(0, 256, (40, 36, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"<img src=x onerror=alert(1)>&{i}.png")
+    changes = {"model": "pilot_cnn", "image_size": 16, "max_epochs": 1}
+    changes |= {"data.source": "folder", "data.dir": str(root / "images")}
+    # So that there are mistakes: a step too large to learn from.
+    changes["optimizer.learning_rate"] = 5.0
+    run = Run("common", changes, root / "runs" / "seed_0")
+    train_and_evaluate(run.load(), run.workdir)
+    return root
+
+
 @pytest.fixture
-def runs(tiny_config, tmp_path, image_folder):
-    """Two runs of one epoch, on classes and files whose names are markup."""
-    for old, new in zip(("blue", "green", "red"), NAMES, strict=True):
-        for path in (image_folder / old).iterdir():
-            path.rename(path.with_name(f"<img src=x onerror=alert(1)>&{path.name}"))
-        (image_folder / old).rename(image_folder / new.replace("/", "\u2215"))
-    tiny_config.max_epochs = 1
+def image_folder(trained):
+    return trained / "images"
+
+
+@pytest.fixture
+def runs(trained, tmp_path):
+    """Two runs, which differ in seed and accuracy."""
     for seed in (0, 1):
-        tiny_config.seed = seed
-        # So that there are mistakes: a step too large to learn from.
-        tiny_config.optimizer.learning_rate = 5.0
-        train_and_evaluate(tiny_config, tmp_path / "runs" / f"seed_{seed}")
+        workdir = tmp_path / "runs" / f"seed_{seed}"
+        shutil.copytree(trained / "runs" / "seed_0", workdir)
+        change_summary(workdir, seed=seed, best_val_accuracy=0.5 + 0.1 * seed)
     return tmp_path / "runs"
+
+
+def change_summary(workdir, **changes):
+    files.write_json(workdir / "summary.json", folder.read_summary(workdir) | changes)
 
 
 def write_report(runs, *flags):
@@ -81,7 +107,6 @@ def test_the_page_reads_sorts_and_escapes(runs, image_folder, browser):
     text = browser.find_element(By.TAG_NAME, "body").text
     assert any(name.replace("/", "\u2215") in text for name in NAMES[:2])
     assert "<img src=x onerror=alert(1)>&" in text
-    assert "was never run" in text  # a finding
 
     def column(number):
         cells = browser.find_elements(By.CSS_SELECTOR, f"#summary td:nth-child({number})")
@@ -94,10 +119,25 @@ def test_the_page_reads_sorts_and_escapes(runs, image_folder, browser):
     browser.execute_script("arguments[0].click()", buttons[1])
     assert column(2) == ["1", "0"]
     ours = [
-        f"{100 * results.read_summary(runs / f'seed_{seed}')['best_val_accuracy']:.2f}"
+        f"{100 * folder.read_summary(runs / f'seed_{seed}')['best_val_accuracy']:.2f}"
         for seed in (1, 0)
     ]
     assert column(headings.index("ours") + 1) == ours
+
+
+def test_the_findings_are_shown_with_runs_of_the_study_only(runs):
+    assert report.write(runs, None) == 2
+    assert "indings" not in (runs / "report.html").read_text()
+    config = folder.read_summary(runs / "seed_1")["config"]
+    change_summary(runs / "seed_1", config=config | {"study_run": "improvement_0_base"})
+    report.write(runs, None)
+    page = (runs / "report.html").read_text()
+    assert '<a href="#findings">Findings</a></nav>' in page
+    assert page.count("<h2>Findings</h2>") == 1
+    assert "was never run" in page
+    section = page[page.index('<section id="findings">') :]
+    assert "<h1>" not in section
+    assert "<img" not in section  # nothing is fetched
 
 
 def test_images_outside_the_given_folders_are_not_read(runs):
@@ -109,7 +149,7 @@ def test_images_outside_the_given_folders_are_not_read(runs):
 
 
 def test_the_images_of_a_run_from_another_machine_are_found_by_class_and_name(runs, image_folder):
-    moved = image_folder.rename(image_folder.with_name("moved"))
+    moved = shutil.copytree(image_folder, runs.parent / "moved")
     done = write_report(runs, f"--data.dir={moved}")
     assert done.returncode == 0, done.stderr
     page = (runs / "report.html").read_text()
