@@ -5,7 +5,6 @@
 
 import dataclasses
 import difflib
-import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -156,12 +155,11 @@ def default_config() -> ConfigDict:
 def complete(config: ConfigDict) -> ConfigDict:
     """A copy of `config` that has the default of every setting it does not mention."""
     config = config.copy_and_resolve_references().unlock()
-    settings = dict(SETTINGS)
-    if config.get("data") and config.data.get("augment") is not None:
-        settings |= AUGMENT_SETTINGS
-    for key, setting in settings.items():
+    for key, setting in (SETTINGS | AUGMENT_SETTINGS).items():
         *path, last = key.split(".")
-        group = functools.reduce(lambda node, name: node and node.get(name), path, config)
+        group = config
+        for name in path:
+            group = group.get(name) if isinstance(group, ConfigDict) else None
         if not isinstance(group, ConfigDict) or last in group:
             continue  # the group is None, or not a group, which `check` tells
         default = setting.default

@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 
 from flowers_jax import models, optimizers, reference, settings, transfer
 from flowers_jax.data import batches, folder, sources
-from flowers_jax.data.batches import Splits
+from flowers_jax.data.batches import Batches, Splits
+from flowers_jax.data.folder import ImageFolder
 from flowers_jax.data.sources import DataSource
 from flowers_jax.models import Variables
 from flowers_jax.process.errors import Interrupted, UserError
@@ -42,10 +43,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Summary:
     """
     config, workdir = settings.check(config), Path(workdir)
     if jax.process_index() > 0:
-        return finished_summary(config, workdir) or _train(config, workdir)
+        return finished_summary(config, workdir) or _train(config, workdir, writes=False)
     files.prepare(workdir)
     with run_folder.lock(workdir):
-        return finished_summary(config, workdir) or _train(config, workdir)
+        return finished_summary(config, workdir) or _train(config, workdir, writes=True)
 
 
 def finished_summary(config: ConfigDict, workdir: Path) -> Summary | None:
@@ -64,12 +65,10 @@ def finished_summary(config: ConfigDict, workdir: Path) -> Summary | None:
     return summary
 
 
-def _train(config: ConfigDict, workdir: Path) -> Summary:
-    writes = jax.process_index() == 0
-
-    # Devices first, so that TensorFlow cannot take what JAX needs.
+def _train(config: ConfigDict, workdir: Path, writes: bool) -> Summary:
+    # Data; the devices first, so that TensorFlow cannot take what JAX needs.
     mesh = create_mesh()
-    log.info("jax %s on %s (%s)", jax.__version__, _device(), jax.default_backend())
+    log.info("jax %s on %s (%s)", jax.__version__, device_name(), jax.default_backend())
     source, data = load_data(config, workdir, mesh)
     num_steps = len(data.train)  # of an epoch
 
@@ -83,7 +82,7 @@ def _train(config: ConfigDict, workdir: Path) -> Summary:
 
     # Resume
     record = Record(config, workdir, model.HEADS, data.num_images, writes)
-    metrics, kept = trainer.zero_metrics(), trainer.replicate(state.variables)
+    kept, metrics = trainer.replicate(state.variables), trainer.zero_metrics()
     checkpoints = Checkpoints(workdir, config.checkpoint.every_minutes)
     restored = checkpoints.restore({"state": state, "best": kept, "epoch": metrics})
     if restored is not None:
@@ -91,24 +90,16 @@ def _train(config: ConfigDict, workdir: Path) -> Summary:
         state, kept, metrics = trees["state"], trees["best"], trees["epoch"]
         record.restore(progress)
     step = int(state.step)
-    if restored is not None:
+    if step:
         log.info("goes on after epoch %d, step %d", *divmod(step, num_steps))
     if writes:
         table = models.table(model, config.image_size)
         run_folder.describe(workdir, config, data.class_names, table)
 
-    def save() -> None:
-        trees = {"state": state, "best": kept, "epoch": metrics}
-        files.require_space(workdir, sum(leaf.nbytes for leaf in jax.tree.leaves(trees)))
-        # The next step takes over the memory of the state. The number also counts the epochs, as
-        # the last step of one can be saved before and after its validation.
-        checkpoints.save(step + len(record.history), trainer.replicate(trees), record.to_json())
-
     # Epochs
     with files.full_disk_named(workdir), Interruption() as interruption, checkpoints, record:
         while not record.is_done:
-            epoch = record.epoch
-            done = step - (epoch - 1) * num_steps
+            epoch, done = record.epoch, step - len(record.history) * num_steps
             order = batches.epoch_order(len(data.train.files), config.seed, epoch)
             keys = trainer.keys(config.seed, epoch)
             record.start_epoch()
@@ -120,46 +111,51 @@ def _train(config: ConfigDict, workdir: Path) -> Summary:
                     if interruption.signal:
                         break
             report_non_finite(config, metrics, epoch)
-            validation = trainer.zero_metrics()
-            for batch in data.validation.epoch():
-                if interruption.signal:
-                    break
-                validation = trainer.eval_step(state.variables, validation, batch)
+            validation = evaluate_split(trainer, state.variables, data.validation, interruption)
+            if not interruption.signal:
+                means = metrics.means() | validation.means("val_")
+                is_best = record.end_epoch(means, float(schedule(step - 1)))
+                if is_best or not record.reports_best:
+                    kept = trainer.replicate(state.variables)
+                metrics = trainer.zero_metrics()
+            if interruption.signal or record.is_done or checkpoints.due():
+                trees = {"state": state, "best": kept, "epoch": metrics}
+                # The last step of an epoch can be saved before its validation and after it. The
+                # next step takes over the memory of the state, hence a copy.
+                number = step + len(record.history)
+                checkpoints.save(number, trainer.replicate(trees), record.to_json())
             if interruption.signal:
-                save()
-                raise Interrupted(
-                    interruption.signal, f"epoch {epoch}, step {step - (epoch - 1) * num_steps}"
-                )
-            means = metrics.means() | validation.means("val_")
-            is_best = record.end_epoch(means, float(schedule(step - 1)))
-            if is_best or not record.reports_best:
-                kept = trainer.replicate(state.variables)
-            metrics = trainer.zero_metrics()
-            if checkpoints.due() or record.is_done:
-                save()
+                done = step - len(record.history) * num_steps
+                raise Interrupted(interruption.signal, f"epoch {record.epoch}, step {done}")
 
     # Results
-    facts = {
-        "data_source": source.name,
-        "num_train": len(data.train.files),
-        "num_validation": len(data.validation.files),
-        "num_skipped": data.num_skipped,
-        "class_names": list(data.class_names),
-        "num_params": num_params,
-        "device": _device(),
-    }
-    summary = record.summary(facts)
+    summary = record.summary(
+        {
+            "data_source": source.name,
+            "num_train": len(data.train.files),
+            "num_validation": len(data.validation.files),
+            "num_skipped": data.num_skipped,
+            "class_names": list(data.class_names),
+            "num_params": num_params,
+            "device": device_name(),
+        }
+    )
     probabilities = trainer.predict(kept, data.validation.epoch())
     if writes:
-        write_results(workdir, summary, record, data, probabilities)
-    log.info(
-        "best epoch %d of %d, validation accuracy %.2f %%; results in %s",
-        summary["best_epoch"],
-        summary["epochs_run"],
-        100 * summary["best_val_accuracy"],
-        workdir,
-    )
+        write_results(workdir, summary, record, data.validation.files, probabilities)
     return summary
+
+
+def evaluate_split(
+    trainer: Trainer, variables: Variables, split: Batches, interruption: Interruption
+) -> Metrics:
+    """The metrics of a split; a signal ends it early."""
+    metrics = trainer.zero_metrics()
+    for batch in split.epoch():
+        if interruption.signal:
+            break
+        metrics = trainer.eval_step(variables, metrics, batch)
+    return metrics
 
 
 def load_data(config: ConfigDict, workdir: Path, mesh: Mesh) -> tuple[DataSource, Splits]:
@@ -177,13 +173,8 @@ def load_data(config: ConfigDict, workdir: Path, mesh: Mesh) -> tuple[DataSource
             "leave it unset or choose other data."
         )
     data = batches.load(train, validation, config, workdir, mesh)
-    log.info(
-        "%s: %d training and %d validation images of %d classes",
-        source.name,
-        len(data.train.files),
-        len(data.validation.files),
-        num_classes,
-    )
+    counts = len(data.train.files), len(data.validation.files), num_classes
+    log.info("%s: %d training and %d validation images of %d classes", source.name, *counts)
     return source, data
 
 
@@ -232,20 +223,23 @@ def write_results(
     workdir: Path,
     summary: Summary,
     record: Record,
-    data: Splits,
+    images: ImageFolder,
     probabilities: evaluate.Probabilities,
 ) -> None:
-    """Writes the tables and pictures of a finished run, and last `summary.json`."""
+    """Writes the tables and pictures of a finished run, and `summary.json` last."""
     config = record.config
     title = f"{config.model}, {config.optimizer.name} on {summary['data_source']}"
     original = reference.history(config.study_run)
     figure = plots.curves(record.history, summary["best_epoch"], title, original)
     files.write_figure(workdir / "curves.png", figure)
-    images = data.validation.files
     title += f"\nepoch {summary['reported_epoch']}, {len(images)} validation images"
     evaluate.write(workdir, images, probabilities, title)
     files.write_json(workdir / "summary.json", summary)
+    best = f"best epoch {summary['best_epoch']} of {summary['epochs_run']}"
+    accuracy = f"validation accuracy {100 * summary['best_val_accuracy']:.2f} %"
+    log.info("%s, %s; results in %s", best, accuracy, workdir)
 
 
-def _device() -> str:
+def device_name() -> str:
+    """Number and kind of the devices."""
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}"

@@ -90,14 +90,3 @@ def test_an_image_is_warped_by_its_index_and_the_key_whatever_its_batch():
     other = augment.augment(images, jnp.array([4, 5, 6, 7]), jax.random.key(4), STUDY)
     assert not np.allclose(whole, other)
     assert not np.allclose(whole[0], whole[1])
-
-
-def test_scalings():
-    pixels = jnp.array([0, 51, 255], jnp.uint8)
-    for name, expected in (
-        ("none", [0, 51, 255]),
-        ("0_1", [0, 0.2, 1]),
-        ("-1_1", [-1, -0.6, 1]),
-        ("0_1_twice", [0, 0.2 / 255, 1 / 255]),
-    ):
-        np.testing.assert_allclose(augment.scale(pixels, name), expected, rtol=1e-6, atol=1e-7)

@@ -15,25 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from support import encoded, picture
 
-from flowers_jax.data import folder, pipeline
-from flowers_jax.errors import UserError
+from flowers_jax.data import decode, folder
+from flowers_jax.process.errors import UserError
 
 SIZE = 24
 # Markers of a JPEG file in the order Pillow writes them.
 MARKERS = {"SOI": 0xD8, "APP0": 0xE0, "DQT": 0xDB, "SOF0": 0xC0, "DHT": 0xC4, "SOS": 0xDA}
-
-
-def picture(mode="RGB", seed=1):
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-    return coarse.resize((SIZE, SIZE), Image.Resampling.BICUBIC).convert(mode)
-
-
-def encoded(kind, image=None, **options):
-    buffer = io.BytesIO()
-    (image or picture()).save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def pixels(content):
@@ -72,7 +61,7 @@ def palette_with_alpha():
 
 
 def animated_gif():
-    return encoded("GIF", picture("P"), save_all=True, append_images=[picture("P", 2)])
+    return encoded("GIF", picture("P"), save_all=True, append_images=[picture("P", seed=2)])
 
 
 def bmp_top_down():
@@ -183,7 +172,7 @@ def corpus(tmp_path):
     return tmp_path / "images"
 
 
-@pytest.mark.parametrize("resize", pipeline.RESIZES)
+@pytest.mark.parametrize("resize", decode.RESIZES)
 def test_each_is_read_right_or_named(corpus, caplog, resize):
     index = folder.scan(corpus)
     names = [os.path.basename(path) for path in index.paths]
@@ -191,7 +180,7 @@ def test_each_is_read_right_or_named(corpus, caplog, resize):
     for name in ("picture.webp", "picture.svg"):
         assert name not in names
         assert name in caplog.text
-    images, bad = pipeline.decode(index.paths, SIZE, resize)
+    images, bad = decode.decode(index.paths, SIZE, resize)
     named = {names[i]: reason for i, reason in bad.items()}
     assert named.keys() == BAD.keys()
     for name, words in BAD.items():
@@ -206,7 +195,7 @@ def test_sixteen_bits_and_one_pixel(tmp_path):
     (tmp_path / "deep.png").write_bytes(sixteen_bit_png())
     Image.new("RGB", (1, 1), (10, 20, 30)).save(tmp_path / "one.png")
     paths = [str(tmp_path / name) for name in ("deep.png", "one.png")]
-    images, bad = pipeline.decode(paths, SIZE, "bilinear")
+    images, bad = decode.decode(paths, SIZE, "bilinear")
     assert not bad
     grey = np.asarray(picture("L"), np.int32)
     assert np.abs(images[0] - grey[..., None]).max() == 0
@@ -223,10 +212,10 @@ def test_a_bomb_takes_no_memory(tmp_path):
     end = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
     path.write_bytes(png_header(20000, 20000) + body + end)
     script = (
-        "import resource, sys; from flowers_jax.data import pipeline\n"
-        "pipeline.import_tensorflow().constant(0)\n"
+        "import resource, sys; from flowers_jax.data import decode\n"
+        "decode.import_tensorflow().constant(0)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "_, bad = pipeline.decode([sys.argv[1]], 24, 'bilinear')\n"
+        "_, bad = decode.decode([sys.argv[1]], 24, 'bilinear')\n"
         "assert 'megapixels' in bad[0]\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
@@ -235,17 +224,6 @@ def test_a_bomb_takes_no_memory(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 300_000  # kilobytes
-
-
-def test_a_run_names_all_of_them_at_once_or_leaves_them_out(corpus):
-    index = folder.scan(corpus)
-    with pytest.raises(UserError) as error:
-        pipeline.load(index, index, SIZE, "bilinear", "error")
-    for name in BAD:
-        assert name in str(error.value)
-    split, _, num_skipped = pipeline.load(index, index, SIZE, "bilinear", "skip")
-    assert num_skipped == len(BAD)
-    assert len(split.files) == len(split.rows) == len(index) - len(BAD)
 
 
 def test_a_folder_that_links_to_itself_is_named(corpus):
@@ -292,7 +270,7 @@ def test_mutated_photographs_neither_crash_nor_hang(real_jpeg, tmp_path_factory,
         with open(paths[-1], "wb") as file:
             file.write(content[: int(cut * len(content))])
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
-    images, bad = pipeline.decode(paths, SIZE, "bilinear")
+    images, bad = decode.decode(paths, SIZE, "bilinear")
     assert time.monotonic() - start < 60
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # kilobytes
     assert all(bad.values())  # a reason for each

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from flowers_jax import results, settings
+from flowers_jax import reference, settings
 
-RUNS = results.reference()["runs"]
+RUNS = reference.study()["runs"]
 CONFIGS = sorted(path.stem for path in Path("configs").glob("*.py") if path.stem != "common")
 MODELS = {
     "pilot": "pilot_cnn",

@@ -7,7 +7,9 @@ import pytest
 import scipy.signal
 from flax import linen as nn
 
-from flowers_jax.models import convolution, layers
+from flowers_jax import ops
+from flowers_jax.models import layers
+from flowers_jax.ops import convolution
 
 RNG = np.random.default_rng(0)
 
@@ -88,14 +90,18 @@ def test_under_vmap_as_in_a_loop():
             np.testing.assert_allclose(a[i], b, atol=1e-5 * np.abs(b).max())
 
 
-def test_few_channels_other_types_and_asked_for_precision_are_direct():
+def test_few_channels_and_other_types_are_direct_whatever_the_precision():
     x, kernel = random(1, 8, 8, 64), random(3, 3, 64, 96)
     assert not has_direct_convolution(x, kernel)
     assert has_direct_convolution(x, kernel[..., :32])
     assert has_direct_convolution(x[..., :32], kernel[:, :, :32])
     assert has_direct_convolution(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
     with jax.default_matmul_precision("highest"):
-        assert has_direct_convolution(x, kernel)
+        assert not has_direct_convolution(x, kernel)
+
+
+def test_an_image_smaller_than_the_kernel_gives_an_empty_one():
+    assert ours(random(1, 2, 8, 64), random(3, 3, 64, 96), "VALID").shape == (1, 0, 6, 96)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
@@ -118,11 +124,12 @@ def test_the_layer_of_the_models_takes_it_and_gives_what_flax_gives():
     class Ours(nn.Module):
         @nn.compact
         def __call__(self, x):
-            return layers.conv(96, 3, padding="SAME", dtype=jnp.float32, name="conv")(x)
+            conv = layers.conv(96, 3, padding="SAME", ops=ops.FAST, dtype=jnp.float32, name="conv")
+            return conv(x)
 
     ours = jax.jit(Ours().apply)
     variables_of_ours = {"params": {"conv": variables["params"]}}
     assert "stablehlo.convolution" not in ours.lower(variables_of_ours, x).as_text()
-    expected = nn.relu(layer.apply(variables, x))
+    expected = layer.apply(variables, x)
     found = ours(variables_of_ours, x)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())

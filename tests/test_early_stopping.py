@@ -3,10 +3,10 @@ import math
 import numpy as np
 import pytest
 
-from flowers_jax import results
+from flowers_jax import reference
 from flowers_jax.early_stopping import EarlyStopping
 
-LOGGED = [run for run in results.reference()["runs"] if "measured" in run]
+LOGGED = [run for run in reference.study()["runs"] if "measured" in run]
 
 
 def replay(stopping, values):

@@ -1,11 +1,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import sklearn.metrics
 
-from flowers_jax import evaluate, models, train
-from flowers_jax.train import Task
+from flowers_jax import models, step
+from flowers_jax.data.folder import ImageFolder
+from flowers_jax.runs import evaluate
+from flowers_jax.step import Metrics, Task
+from flowers_jax.trainer import Trainer
 
 
 def test_padding_is_left_out_of_the_metrics_and_accuracy_is_scikit_learns():
@@ -18,19 +22,20 @@ def test_padding_is_left_out_of_the_metrics_and_accuracy_is_scikit_learns():
     batches = [
         {"image": i, "label": k, "mask": m} for i, k, m in zip(images, labels, mask, strict=True)
     ]
-    probabilities = evaluate.probabilities(model, variables, batches, "0_1")
-    assert probabilities.shape == (19, 3)
-    expected = jax.nn.softmax(model.apply(variables, images.reshape(24, 16, 16, 3) / 255.0))
-    np.testing.assert_allclose(probabilities, expected[:19], atol=1e-6)
 
     def loss(logits, label):
         return -jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], axis=1)[:, 0]
 
-    task = Task(model, None, loss, 1.0, "0_1", None)
-    sums = train.zero_sums(model)
+    task = Task(model, optax.sgd(0.1), loss, 1.0, "0_1", None)
+    probabilities = Trainer(task, 16).predict(variables, batches)
+    assert probabilities.shape == (19, 3)
+    expected = jax.nn.softmax(model.apply(variables, images.reshape(24, 16, 16, 3) / 255.0))
+    np.testing.assert_allclose(probabilities, expected[:19], atol=1e-6)
+
+    sums = Metrics.zero(("main",))
     for batch in batches:
-        sums = train.eval_step(task, variables, sums, batch)
-    means, truth = train.means(sums), labels.ravel()[:19]
+        sums = step.eval_step(task, variables, sums, batch)
+    means, truth = sums.means(), labels.ravel()[:19]
     predicted = probabilities.argmax(axis=1)
     assert means["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(truth, predicted))
     assert means["loss"] == pytest.approx(sklearn.metrics.log_loss(truth, expected[:19]), rel=1e-5)
@@ -59,3 +64,10 @@ def test_the_report_is_that_of_scikit_learn():
     assert row[0] == "b"
     assert [float(row[1]), float(row[2])] == [round(precision[1], 4), recall[1]]
     assert int(row[4]) == support[1] == 2
+
+
+def test_a_path_that_is_not_utf8_is_written_as_an_escape(tmp_path):
+    files = ImageFolder(("a\udcff.jpg",), np.array([0]), ("x", "y"))
+    evaluate.write_predictions(tmp_path, files, np.array([[0.25, 0.75]]))
+    row = (tmp_path / "predictions.csv").read_text().splitlines()[1]
+    assert row == "a\\udcff.jpg,x,y,0.25,0.75"

@@ -4,7 +4,7 @@ from PIL import Image
 
 from configs import common
 from flowers_jax.data import folder
-from flowers_jax.errors import UserError
+from flowers_jax.process.errors import UserError
 
 
 def make_tree(root, names):

@@ -10,33 +10,16 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from ml_collections import ConfigDict
+from support import KEYS, keras_optimizer, without_dropout
 
 from configs import common
-from flowers_jax import keras_models, keras_weights, train
+from flowers_jax import keras_models, keras_weights, step, trainer
+from flowers_jax.step import Metrics
 
 STEPS = 20
 # Powers of two, which are exact in float32. Adam moves every weight by the rate in each step, which
 # AlexNet bears only if it is small.
 RATES = {"adam": 2**-17, "adadelta": 2**-3, "adagrad": 2**-13, "sgd": 2**-10}
-
-
-def keras_optimizer(name, rate):
-    import keras
-
-    if name == "scheduled adam":
-        return keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(rate, 5, 0.5))
-    optimizers = {
-        "adam": keras.optimizers.Adam,
-        "adadelta": keras.optimizers.Adadelta,
-        "adagrad": keras.optimizers.Adagrad,
-        "sgd": keras.optimizers.SGD,
-    }
-    return optimizers[name](rate)
-
-
-def without_dropout(call, arguments, options, context):
-    """An interceptor for `nn.intercept_methods`."""
-    return arguments[0] if isinstance(context.module, nn.Dropout) else call(*arguments, **options)
 
 
 @pytest.fixture
@@ -66,10 +49,13 @@ def test_losses_and_weights_are_those_of_keras(model, size, optimizer):
     config.optimizer.name = optimizer.split()[-1]
     config.optimizer.learning_rate = rate = RATES[config.optimizer.name]
     if optimizer == "scheduled adam":
-        config.optimizer.schedule = "exponential_decay"
-        config.optimizer.schedule_args = ConfigDict({"transition_steps": 5, "decay_rate": 0.5})
-    task = train.create_task(config, 5)
-    state = jax.jit(train.create_state, static_argnums=(0, 1))(task, size, jax.random.key(0))
+        config.optimizer.schedule = "piecewise"
+        config.optimizer.schedule_args = ConfigDict({"boundaries": (5, 10), "scales": (0.5, 0.5)})
+        # Keras counts a boundary to the values before it.
+        values = [rate, rate / 2, rate / 4]
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay([4, 9], values)
+    task = trainer.create_task(config, 5)
+    state = jax.jit(step.create_state, static_argnums=(0, 1))(task, size, jax.random.key(0))
     state = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, state)
 
     theirs = keras_models.create_keras_model(model, size)
@@ -77,18 +63,17 @@ def test_losses_and_weights_are_those_of_keras(model, size, optimizer):
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
     keras_weights.to_keras(state.variables, theirs)
-    theirs.compile(keras_optimizer(optimizer, rate), "sparse_categorical_crossentropy")
+    theirs.compile(keras_optimizer(config.optimizer.name, rate), "sparse_categorical_crossentropy")
 
     start = flax.traverse_util.flatten_dict(jax.device_get(state.variables))
-    step = jax.jit(train.train_step, static_argnums=0)
-    keys = {"dropout": jax.random.key(0), "augment": jax.random.key(0)}
+    take_step = jax.jit(step.train_step, static_argnums=0)
     for i in range(STEPS):
         image, label = images[i % 4], labels[i % 4]
         batch = {"image": image, "label": label, "index": np.arange(8), "mask": np.ones(8, bool)}
         with nn.intercept_methods(without_dropout):
-            state, sums = step(task, state, train.zero_sums(task.model), batch, keys)
+            state, sums = take_step(task, state, Metrics.zero(("main",)), batch, KEYS)
         expected = theirs.train_on_batch(image, label)
-        assert train.means(sums)["loss"] == pytest.approx(float(expected), rel=1e-3), i
+        assert sums.means()["loss"] == pytest.approx(float(expected), rel=1e-3), i
     ours = flax.traverse_util.flatten_dict(state.variables)
     expected = flax.traverse_util.flatten_dict(keras_weights.from_keras(theirs, model))
     assert ours.keys() == expected.keys()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flowers_jax import keras_models, keras_weights
-from flowers_jax.errors import UserError
+from flowers_jax.process.errors import UserError
 
 
 def randomise(keras_model):

@@ -28,9 +28,3 @@ def test_both_losses_are_those_of_keras():
 def test_cross_entropy_is_finite_for_logits_of_any_size():
     huge = jnp.array([[1e4, -1e4]])
     assert float(losses.cross_entropy(huge, jnp.array([1]))[0]) == 2e4
-
-
-def test_auxiliary_heads_are_weighted():
-    heads = [jnp.array([1.0]), jnp.array([10.0]), jnp.array([100.0])]
-    assert float(losses.sum_over_heads(heads, 0.3)[0]) == 34.0
-    assert float(losses.sum_over_heads(heads[:1], 0.3)[0]) == 1.0

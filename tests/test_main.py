@@ -10,16 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support import without_seconds
 
-from flowers_jax import predict, results
-from flowers_jax.errors import UserError
+from flowers_jax import run
+from flowers_jax.process.errors import UserError
+from flowers_jax.runs import history
 from flowers_jax.train import train_and_evaluate
-
-
-def without_seconds(workdir):
-    return [
-        {k: v for k, v in row.items() if k != "seconds"} for row in results.read_history(workdir)
-    ]
 
 
 def test_a_run_leaves_the_whole_run_folder(tiny_config, tmp_path):
@@ -48,10 +44,10 @@ def test_a_run_leaves_the_whole_run_folder(tiny_config, tmp_path):
         with Image.open(workdir / name) as image:
             assert min(image.size) > 400
 
-    history = results.read_history(workdir)
-    assert [row["epoch"] for row in history] == [1, 2, 3]
-    assert summary["best_val_accuracy"] == max(row["val_accuracy"] for row in history)
-    assert history[-1]["loss"] < history[0]["loss"]
+    epochs = history.read(workdir)
+    assert [row["epoch"] for row in epochs] == [1, 2, 3]
+    assert summary["best_val_accuracy"] == max(row["val_accuracy"] for row in epochs)
+    assert epochs[-1]["loss"] < epochs[0]["loss"]
 
     # Three files hold the same predictions of the best weights.
     rows = list(csv.DictReader((workdir / "predictions.csv").open()))
@@ -67,12 +63,12 @@ def test_a_run_leaves_the_whole_run_folder(tiny_config, tmp_path):
     assert matrix.trace() / matrix.sum() == pytest.approx(summary["reported_val_accuracy"])
     assert f"{right:.4f}" in (workdir / "classification_report.txt").read_text()
 
-    # And predict.py sees what the run saw.
-    paths = [row["path"] for row in rows]
-    for row, prediction in zip(rows, predict.predict(workdir, paths), strict=True):
-        assert prediction["class"] == row["predicted"]
-        for name, chance in prediction["probabilities"].items():
-            assert chance == pytest.approx(float(row[name]), abs=1e-5)
+    # And whoever loads the run sees what it saw.
+    trained = run.load(workdir)
+    chances = trained.predict([row["path"] for row in rows])
+    for row, chance in zip(rows, chances.tolist(), strict=True):
+        expected = [float(row[name]) for name in trained.class_names]
+        assert chance == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_same_seed_gives_the_same_history_and_another_seed_another(tiny_config, tmp_path):
@@ -87,17 +83,17 @@ def test_the_same_seed_gives_the_same_history_and_another_seed_another(tiny_conf
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tiny_config, tmp_path, monkeypatch):
     tiny_config.checkpoint.every_minutes = 0.0
     train_and_evaluate(tiny_config, tmp_path / "whole")
-    write_history = results.write_history
+    write = history.write
 
-    def power_cut(workdir, history, heads):
-        if len(history) == 3:
+    def power_cut(workdir, rows, heads):
+        if len(rows) == 3:
             raise KeyboardInterrupt
-        write_history(workdir, history, heads)
+        write(workdir, rows, heads)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(results, "write_history", power_cut)
+        patch.setattr(history, "write", power_cut)
         train_and_evaluate(tiny_config, tmp_path / "cut")
-    assert len(results.read_history(tmp_path / "cut")) == 2
+    assert len(history.read(tmp_path / "cut")) == 2
     train_and_evaluate(tiny_config, tmp_path / "cut")
     assert without_seconds(tmp_path / "whole") == without_seconds(tmp_path / "cut")
     predictions = [(tmp_path / name / "predictions.csv").read_bytes() for name in ("whole", "cut")]
@@ -122,13 +118,13 @@ def test_training_stops_early_and_reports_the_best_epoch(tiny_config, tmp_path):
     tiny_config.early_stopping.patience = 2
     tiny_config.early_stopping.min_delta = 0.3
     summary = train_and_evaluate(tiny_config, tmp_path / "run")
-    history = results.read_history(tmp_path / "run")
+    epochs = history.read(tmp_path / "run")
     assert summary["stopped_early"]
-    assert summary["epochs_run"] == len(history) == summary["best_epoch"] + 2 < 40
+    assert summary["epochs_run"] == len(epochs) == summary["best_epoch"] + 2 < 40
     assert summary["reported_epoch"] == summary["best_epoch"]
     rows = list(csv.DictReader((tmp_path / "run" / "predictions.csv").open()))
     right = np.mean([row["label"] == row["predicted"] for row in rows])
-    assert right == pytest.approx(history[summary["best_epoch"] - 1]["val_accuracy"])
+    assert right == pytest.approx(epochs[summary["best_epoch"] - 1]["val_accuracy"])
 
 
 def test_without_restoring_the_last_epoch_is_reported(tiny_config, tmp_path):
@@ -162,18 +158,18 @@ def test_what_cannot_be_used_is_one_sentence(tiny_config, tmp_path, key, value, 
 def test_options_train(tiny_config, tmp_path, key, value):
     tiny_config.update_from_flattened_dict({key: value})
     train_and_evaluate(tiny_config, tmp_path / "run")
-    history = results.read_history(tmp_path / "run")
-    assert history[-1]["loss"] < history[0]["loss"]
+    epochs = history.read(tmp_path / "run")
+    assert epochs[-1]["loss"] < epochs[0]["loss"]
 
 
 SECRET = "what a user keeps in the environment"
 
 
-def run(module, *arguments):
+def command(module, *arguments):
     environment = {k: v for k, v in os.environ.items() if k != "FLOWERS_DIR"}
     environment["KAGGLE_KEY"] = SECRET
-    command = [sys.executable, "-m", f"flowers_jax.{module}", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    line = [sys.executable, "-m", f"flowers_jax.{module}", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=300)
 
 
 def test_the_commands(image_folder, tmp_path):
@@ -181,16 +177,16 @@ def test_the_commands(image_folder, tmp_path):
     small = ["--config.image_size=16", "--config.max_epochs=1", "--config.model=pilot_cnn"]
     arguments = ["--config=configs/quickstart.py", f"--workdir={workdir}", *small]
     arguments += ["--config.data.source=folder", f"--config.data.dir={image_folder}"]
-    done = run("main", *arguments)
+    done = command("main", *arguments)
     assert done.returncode == 0, done.stderr
     assert "epoch 1/1: loss" in done.stdout
     assert SECRET not in done.stdout + done.stderr
     images = sorted(image_folder.glob("*/0.png"))
-    predicted = json.loads(run("predict", f"--workdir={workdir}", "--json", *images).stdout)
+    predicted = json.loads(command("predict", f"--workdir={workdir}", "--json", *images).stdout)
     assert [entry["path"] for entry in predicted] == [str(path) for path in images]
 
     (image_folder / "red" / "broken.png").write_bytes(b"")
-    failed = run("main", *arguments, "--restart")
+    failed = command("main", *arguments, "--restart")
     assert failed.returncode == 2
     assert "broken.png' is empty" in failed.stderr
     assert "Traceback" not in failed.stderr
@@ -209,7 +205,7 @@ def test_the_commands(image_folder, tmp_path):
     ],
 )
 def test_a_wrong_command_is_one_sentence_with_status_2(arguments, message, tmp_path):
-    failed = run("main", f"--workdir={tmp_path / 'run'}", *arguments)
+    failed = command("main", f"--workdir={tmp_path / 'run'}", *arguments)
     assert failed.returncode == 2
     assert message in failed.stderr
     assert "Traceback" not in failed.stderr

@@ -1,12 +1,14 @@
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from support import without_dropout
 
-from flowers_jax import keras_models, keras_weights, models
-from flowers_jax.errors import UserError
+from flowers_jax import keras_models, keras_weights, models, ops
 from flowers_jax.models import layers
+from flowers_jax.process.errors import UserError
 
 PARAMETERS = [
     ("pilot_cnn", 150, 10_636_997),
@@ -49,11 +51,6 @@ def randomised(variables):
     return jax.tree_util.tree_map_with_path(draw, variables)
 
 
-def without_dropout(call, arguments, options, context):
-    """An interceptor for `nn.intercept_methods`."""
-    return arguments[0] if isinstance(context.module, nn.Dropout) else call(*arguments, **options)
-
-
 def with_logits(keras_model):
     """The Keras model with its softmax and dropout taken off."""
     import keras
@@ -77,9 +74,17 @@ def assert_logits_agree(ours, theirs):
         np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max())
 
 
-@pytest.mark.parametrize("name", keras_models.ARCHITECTURES)
-def test_logits_and_statistics_are_those_of_the_reference_file_in_keras(name):
-    size = 224 if name == "googlenet" else 150
+# The sizes of the study, and the smallest at which every layer still has something to do.
+FULL = [(name, 224 if name == "googlenet" else 150) for name in keras_models.ARCHITECTURES]
+SMALL = {"pilot_cnn": 20, "alexnet": 99, "vgg16": 32, "googlenet": 128}
+SIZES = [
+    *((name, SMALL.get(name, 64)) for name in keras_models.ARCHITECTURES),
+    *(pytest.param(name, size, marks=pytest.mark.slow) for name, size in FULL),
+]
+
+
+@pytest.mark.parametrize(("name", "size"), SIZES)
+def test_logits_and_statistics_are_those_of_the_reference_file_in_keras(name, size):
     theirs = with_logits(keras_models.create_keras_model(name, size))
     model, variables = shapes(name, size)
     variables = randomised(variables)
@@ -87,22 +92,26 @@ def test_logits_and_statistics_are_those_of_the_reference_file_in_keras(name):
     jax.tree.map(np.testing.assert_array_equal, keras_weights.from_keras(theirs, name), variables)
     images = np.random.default_rng(0).uniform(-1, 1, (3, size, size, 3)).astype(np.float32)
 
-    heads = {"all_heads": True} if models.head_names(model) else {}
-    inference = jax.jit(lambda v, x: model.apply(v, x, **heads))
-    assert_logits_agree(inference(variables, images), theirs(images, training=False))
+    def ours(variables, images, **options):
+        logits = model.apply(variables, images, method="heads", **options)
+        logits, updated = logits if "mutable" in options else (logits, {})
+        return [logits[head] for head in model.HEADS], updated
+
+    logits, _ = jax.jit(ours)(variables, images)
+    assert_logits_agree(logits, theirs(images, training=False))
 
     @jax.jit
     def training(variables, images, mask):
         with nn.intercept_methods(without_dropout):
-            return model.apply(variables, images, train=True, mask=mask, mutable=["batch_stats"])
+            return ours(variables, images, train=True, mask=mask, mutable=["batch_stats"])
 
     for count in (3, 2):  # a full batch and a partial one
         keras_weights.to_keras(variables, theirs)
         logits, updated = training(variables, images, jnp.arange(3) < count)
         expected = theirs(images[:count], training=True)
-        assert_logits_agree([head[:count] for head in jax.tree.leaves(logits)], expected)
-        ours = {"params": variables["params"], **updated}
-        jax.tree.map(assert_close, ours, keras_weights.from_keras(theirs, name))
+        assert_logits_agree([head[:count] for head in logits], expected)
+        found = {"params": variables["params"], **updated}
+        jax.tree.map(assert_close, found, keras_weights.from_keras(theirs, name))
 
 
 @pytest.mark.parametrize("name", models.MODELS)
@@ -114,9 +123,9 @@ def test_logits_are_float32_in_any_computation_dtype(name):
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
 
 
-def test_googlenet_gives_three_heads_in_training_and_on_request():
+def test_googlenet_gives_three_heads_in_training():
     model, variables = shapes("googlenet", 224)
-    assert models.head_names(model) == ("main", "aux1", "aux2")
+    assert model.HEADS == ("main", "aux1", "aux2")
     assert {"main", "aux1", "aux2"} <= variables["params"].keys()
     images = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
 
@@ -127,17 +136,63 @@ def test_googlenet_gives_three_heads_in_training_and_on_request():
         )
 
     assert [head.shape for head in outputs(train=True)] == [(2, 5)] * 3
-    assert [head.shape for head in outputs(train=False, all_heads=True)] == [(2, 5)] * 3
+    assert {head: x.shape for head, x in outputs(method="heads").items()} == dict.fromkeys(
+        model.HEADS, (2, 5)
+    )
     assert outputs(train=False).shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_the_shapes_tell_layers_and_classifiers(name):
+    model, variables = shapes(name, 224)
+    found = models.shapes(model, 224)
+    assert jax.tree.map(lambda leaf: leaf.shape, found.variables) == jax.tree.map(
+        lambda leaf: leaf.shape, variables
+    )
+    widths = {
+        flax.traverse_util.flatten_dict(variables)[path].shape[-1] for path in found.classifier
+    }
+    assert widths == {5}
+    assert len(found.classifier) == 2 * len(model.HEADS)
+    assert len(found.layers) == len(set(found.layers)) > 3
+
+
+def test_arguments_of_a_model_reach_the_module():
+    model = models.create_model("base_cnn", last_kernel=5, global_pool=True)
+    kernels = models.shapes(model, 64).variables["params"]
+    assert kernels["Conv_2"]["kernel"].shape == (5, 5, 64, 128)
+    assert kernels["Dense_0"]["kernel"].shape == (128, 128)
+    with pytest.raises(UserError, match="alexnet takes the arguments none"):
+        models.create_model("alexnet", last_kernel=5)
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_the_kernels_are_those_that_are_passed_in(name):
+    used = set()
+
+    def note(kind, function):
+        def noting(*arguments, **options):
+            used.add(kind)
+            return function(*arguments, **options)
+
+        return noting
+
+    kernels = ops.Ops(
+        note("conv", ops.PLAIN.conv_general_dilated), note("pool", ops.PLAIN.max_pool)
+    )
+    model = models.create_model(name).clone(ops=kernels)
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    jax.eval_shape(model.init, jax.random.key(0), images)
+    assert used == {"conv", "pool"}
 
 
 def test_batch_norm_sees_only_the_samples_of_the_mask():
     import keras
 
-    class Norm(layers.nn.Module):
-        @layers.nn.compact
+    class Norm(nn.Module):
+        @nn.compact
         def __call__(self, x, train, mask=None):
-            return layers.batch_norm(train, mask, dtype=jnp.float32)(x)
+            return layers.batch_norm(train=train, mask=mask, dtype=jnp.float32)(x)
 
     x = np.random.default_rng(0).normal(3, 2, (6, 5, 5, 4)).astype(np.float32)
     padded = np.concatenate([x, np.full((2, 5, 5, 4), 1e3, np.float32)])

@@ -3,27 +3,17 @@ import numpy as np
 import optax
 import pytest
 from ml_collections import ConfigDict
+from support import keras_optimizer
 
 from configs import common
 from flowers_jax import optimizers
-from flowers_jax.errors import UserError
+from flowers_jax.process.errors import UserError
 
 
 def settings(**changes):
     config = common.get_config().optimizer
     config.update(changes)
     return config
-
-
-def keras_optimizer(name, rate, **arguments):
-    import keras
-
-    return {
-        "adam": keras.optimizers.Adam,
-        "adadelta": keras.optimizers.Adadelta,
-        "adagrad": keras.optimizers.Adagrad,
-        "sgd": keras.optimizers.SGD,
-    }[name](learning_rate=rate, **arguments)
 
 
 def ours_and_keras(config, theirs, steps=200):
@@ -79,10 +69,11 @@ def test_momentum_under_a_schedule_is_that_of_keras():
         name="sgd",
         learning_rate=0.1,
         momentum=0.9,
-        schedule="exponential_decay",
-        schedule_args=ConfigDict({"transition_steps": 10, "decay_rate": 0.5}),
+        schedule="piecewise",
+        schedule_args=ConfigDict({"boundaries": (10, 50), "scales": (0.5, 0.1)}),
     )
-    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    # Keras counts a boundary to the values before it.
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([9, 49], [0.1, 0.05, 0.005])
     ours, theirs = ours_and_keras(config, keras_optimizer("sgd", schedule, momentum=0.9))
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=3e-6)
 
@@ -90,7 +81,7 @@ def test_momentum_under_a_schedule_is_that_of_keras():
 def test_a_warmup_schedule_peaks_at_the_learning_rate():
     config = settings(
         learning_rate=0.2,
-        schedule="warmup_cosine_decay_schedule",
+        schedule="warmup_cosine",
         schedule_args=ConfigDict({"warmup_steps": 10, "decay_steps": 100}),
     )
     schedule = optimizers.learning_rate_schedule(config)
@@ -99,12 +90,26 @@ def test_a_warmup_schedule_peaks_at_the_learning_rate():
     assert float(schedule(100)) == pytest.approx(0, abs=1e-6)
 
 
+def test_a_cosine_is_that_of_keras():
+    import keras
+
+    config = settings(
+        learning_rate=0.2,
+        schedule="cosine",
+        schedule_args=ConfigDict({"decay_steps": 50, "alpha": 0.1}),
+    )
+    schedule = optimizers.learning_rate_schedule(config)
+    theirs = keras.optimizers.schedules.CosineDecay(0.2, 50, alpha=0.1)
+    for step in (0, 1, 25, 49, 50, 99):
+        assert float(schedule(step)) == pytest.approx(float(theirs(step)), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"name": "lion"}, "no optimizer 'lion'; choose one of adam"),
-        ({"schedule": "cosine"}, "no learning-rate schedule 'cosine'; choose 'constant' or one of"),
-        ({"schedule": "cosine_decay_schedule"}, "cosine_decay_schedule: .*decay_steps"),
+        ({"schedule": "linear"}, "no schedule 'linear'; choose one of constant, cosine"),
+        ({"schedule": "cosine"}, "schedule_args of cosine: .*decay_steps"),
     ],
 )
 def test_what_does_not_exist_is_named(changes, message):

@@ -1,6 +1,6 @@
 import numpy as np
 
-from flowers_jax import plots
+from flowers_jax.runs import plots
 
 HISTORY = [
     {"epoch": e, "loss": 1 / e, "accuracy": e / 5, "val_loss": 2 / e, "val_accuracy": e / 6}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from flowers_jax.models import pooling
+from flowers_jax.ops import pooling
 
 RNG = np.random.default_rng(0)
 

@@ -12,8 +12,8 @@ import time
 import numpy as np
 import pytest
 
-from flowers_jax import results
 from flowers_jax.data import folder
+from flowers_jax.runs import history
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def start_two(model, folders, workdir, max_epochs):
 
 
 def assert_the_same_history(a, b):
-    histories = [results.read_history(workdir) for workdir in (a, b)]
+    histories = [history.read(workdir) for workdir in (a, b)]
     assert len(histories[0]) == len(histories[1])
     for ours, theirs in zip(*histories, strict=True):
         for column in ("loss", "accuracy", "val_loss", "val_accuracy"):

@@ -14,16 +14,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from support import without_seconds
 
-from flowers_jax import progress, results
-from flowers_jax.errors import Interrupted, UserError
+from flowers_jax.process.errors import Interrupted, UserError
+from flowers_jax.runs import history, progress
 from flowers_jax.train import train_and_evaluate
-
-
-def without_seconds(workdir):
-    return [
-        {k: v for k, v in row.items() if k != "seconds"} for row in results.read_history(workdir)
-    ]
 
 
 def final_weights(workdir):
@@ -44,10 +39,10 @@ def interrupt_at(monkeypatch, number, step):
     """Sends this process the signal in the given step, counted over the epochs."""
     advance, steps = progress.EpochBar.advance, []
 
-    def counted(bar, num_steps, sums):
-        advance(bar, num_steps, sums)
-        steps.append(num_steps)
-        if sum(steps) == step:
+    def counted(bar, metrics):
+        advance(bar, metrics)
+        steps.append(metrics)
+        if len(steps) == step:
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(progress.EpochBar, "advance", counted)
@@ -160,7 +155,7 @@ def test_a_run_killed_twelve_times_ends_as_if_it_had_not_been(image_folder, tmp_
         assert process.returncode == -signal.SIGKILL
         for path in (tmp_path / "killed").glob("*.json"):
             json.loads(path.read_text())
-        epochs.append(len(results.read_history(tmp_path / "killed")))
+        epochs.append(len(history.read(tmp_path / "killed")))
     assert epochs[-1] > epochs[0]  # it gets on between the kills
     for name in ("killed", "whole"):
         subprocess.run(command(image_folder, tmp_path / name, *flags), check=True, timeout=300)

@@ -1,3 +1,4 @@
+import json
 import re
 
 import pytest
@@ -5,7 +6,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from flowers_jax import settings
-from flowers_jax.errors import UserError
+from flowers_jax.process.errors import UserError
 
 
 def test_all_faults_are_named_in_one_message():
@@ -43,21 +44,22 @@ def test_all_faults_are_named_in_one_message():
         ("optimizer.beta_1", 1.0, "beta_1=1.0 must be less than 1"),
         ("data", "flowers", "data='flowers' is not a group of settings"),
         ("data.dir", 3, "data.dir=3 is not text"),
-        ("data.augment", {"zoom": 0.1}, "data.augment.rotation_degrees is missing"),
         ("data.augment", {"zooom": 0.1}, "augment.zooom, did you mean data.augment.zoom?"),
         ("early_stopping.patience", 0, "early_stopping.patience=0 must not be less than 1"),
-        ("num_replicas", 0, "=0 must not be less than 1"),
+        ("num_replicas", 2, "there is no setting num_replicas"),
+        ("seed", 2**32, "seed=4294967296 must be less than 4.29497e+09"),
+        ("model_args", {"kernel": 5}, "base_cnn takes the arguments conv_dropout, last_kernel"),
         ("early_stopping.restore_best_weights", 1, "=1 is not True or False"),
         ("batch_sise", 32, "there is no setting batch_sise, did you mean batch_size?"),
         ("optimizer.learnig_rate", 1.0, "did you mean optimizer.learning_rate?"),
         ("on_non_finite", "skip", "on_non_finite='skip' is not one of stop, skip_step, ignore"),
         ("frozen", "block1_*", "frozen='block1_*' is not a tuple of names"),
         ("frozen", ("block1_*",), "frozen=block1_* matches no layer; base_cnn has Conv_0"),
-        ("init_from", "no.h5", "init_from='no.h5' is no file"),
+        ("init_from", "no.h5", "init_from='no.h5' is not a file"),
         ("aux_weight", 0.3, "aux_weight=0.3, but base_cnn has no auxiliary heads"),
         ("model", "googlenet", "aux_weight is not set, and googlenet has the heads main, aux1"),
         ("data.leaked", 80, "data.leaked=80 needs data.split='holdout'"),
-        ("optimizer.schedule", "cosine", "optax has no learning-rate schedule 'cosine'"),
+        ("optimizer.schedule", "cosine", "optimizer.schedule_args of cosine: cosine() missing"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(key, value, message):
@@ -73,22 +75,34 @@ def test_a_setting_that_cannot_be_used_is_named(key, value, message):
 
 
 @pytest.mark.parametrize("key", ["seed", "optimizer", "data.split", "early_stopping.mode"])
-def test_a_setting_that_is_missing_is_named(key):
+def test_a_setting_that_is_left_out_has_its_default(key):
     config = common.get_config()
     *path, last = key.split(".")
     group = config
     for part in path:
         group = group[part]
     del group[last]
-    with pytest.raises(UserError, match=f"{key} is missing"):
-        settings.check(config)
+    assert settings.check(config).to_dict() == common.get_config().to_dict()
 
 
-def test_every_setting_of_the_common_config_has_a_rule():
+def test_ranges_of_the_augmentation_that_are_left_out_change_nothing():
     config = common.get_config()
-    config.data.augment = ConfigDict()
-    keys = {key for key, _ in settings._flatten(config)}
-    assert keys == settings.RULES.keys() | settings.EARLY_STOPPING_RULES.keys()
+    config.data.augment = ConfigDict({"zoom": 0.1})
+    assert settings.check(config).data.augment.to_dict() == {
+        "rotation_degrees": 0.0,
+        "zoom": 0.1,
+        "horizontal_flip": False,
+        "vertical_flip": False,
+    }
+
+
+def test_settings_of_the_version_before_are_read():
+    stored = json.loads(common.get_config().to_json())
+    del stored["model_args"]
+    stored |= {"num_replicas": 1, "model": "base_cnn_conv5x5_gap"}
+    config = settings.check(settings.from_json(stored))
+    assert config.model == "base_cnn"
+    assert config.model_args.to_dict() == {"last_kernel": 5, "global_pool": True}
 
 
 def test_a_monitor_that_is_not_logged_is_refused_with_the_columns_there_are():
@@ -102,9 +116,14 @@ def test_a_monitor_that_is_not_logged_is_refused_with_the_columns_there_are():
     settings.check(config)
 
 
-def test_an_image_too_small_for_the_model_is_refused():
+@pytest.mark.parametrize(
+    ("model", "too_small", "least"),
+    [("vgg16", 16, 32), ("improvement_4", 48, 55), ("improvement_2", 40, 46)],
+)
+def test_an_image_too_small_for_the_model_is_refused_with_the_least_size(model, too_small, least):
     config = common.get_config()
-    config.model = "vgg16"
-    config.image_size = 16
-    with pytest.raises(UserError, match="image_size=16 is too small for vgg16"):
+    config.model, config.image_size = model, too_small
+    with pytest.raises(UserError, match=f"too small for {model}; it needs at least {least}"):
         settings.check(config)
+    config.image_size = least
+    settings.check(config)

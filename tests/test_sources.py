@@ -4,7 +4,7 @@ import pytest
 
 from configs import common
 from flowers_jax.data import folder, sources
-from flowers_jax.errors import UserError
+from flowers_jax.process.errors import UserError
 
 
 @pytest.fixture

@@ -3,17 +3,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support import KEYS, make_task
 
-from configs import common, vgg16_imagenet_finetune
-from flowers_jax import keras_models, keras_weights, models, train, transfer
-from flowers_jax.data import augment
-from flowers_jax.errors import UserError
+from configs import vgg16_imagenet_finetune
+from flowers_jax import keras_models, keras_weights, models, run, step, transfer
+from flowers_jax.data import scaling
+from flowers_jax.process.errors import UserError
+from flowers_jax.step import Metrics
 from flowers_jax.train import train_and_evaluate
 
 
 def variables(name, size, num_classes=5):
     model = models.create_model(name, num_classes)
     return jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))
+
+
+def initialise(ours, path, size, num_classes):
+    """The pilot's variables with those of a file."""
+    model = models.create_model("pilot_cnn", num_classes)
+    classifier = models.shapes(model, size).classifier
+    return transfer.initialise(ours, transfer.load(path, "pilot_cnn"), classifier, str(path))
 
 
 @pytest.fixture
@@ -27,27 +36,25 @@ def keras_file(tmp_path):
 def test_a_classifier_of_other_classes_begins_anew_and_the_rest_is_taken_over(keras_file):
     ours = variables("pilot_cnn", 16)
     loaded = keras_weights.from_keras(keras_file, "pilot_cnn")["params"]
-    result = transfer.initialise(ours, keras_file, "pilot_cnn", 5)["params"]
+    result = initialise(ours, keras_file, 16, 5)["params"]
     for layer in ("Conv_0", "Conv_1", "Dense_0"):
         jax.tree.map(np.testing.assert_array_equal, result[layer], loaded[layer])
     jax.tree.map(np.testing.assert_array_equal, result["Dense_1"], ours["params"]["Dense_1"])
 
-    same = transfer.initialise(variables("pilot_cnn", 16, 10), keras_file, "pilot_cnn", 10)
+    same = initialise(variables("pilot_cnn", 16, 10), keras_file, 16, 10)
     jax.tree.map(np.testing.assert_array_equal, same["params"], loaded)
 
 
 def test_weights_for_another_image_size_are_refused(keras_file):
     with pytest.raises(UserError, match=r"layer Dense_0 of .*\(256, 128\).*\(2304, 128\).*size"):
-        transfer.initialise(variables("pilot_cnn", 32), keras_file, "pilot_cnn", 5)
+        initialise(variables("pilot_cnn", 32), keras_file, 32, 5)
 
 
 def test_a_run_starts_from_a_file_and_keeps_its_frozen_layers(keras_file, tiny_config, tmp_path):
-    from flowers_jax.checkpoints import best_weights
-
     tiny_config.init_from = str(keras_file)
     tiny_config.frozen = ("Conv_*",)
     train_and_evaluate(tiny_config, tmp_path / "run")
-    _, after = best_weights(tmp_path / "run")
+    after = run.load(tmp_path / "run").variables
     before = keras_weights.from_keras(keras_file, "pilot_cnn")["params"]
     for layer in ("Conv_0", "Conv_1"):
         jax.tree.map(np.testing.assert_array_equal, after["params"][layer], before[layer])
@@ -59,11 +66,8 @@ def test_a_frozen_batch_normalisation_is_that_of_keras():
     import keras
 
     frozen = ("Conv_0", "BatchNorm_0", "Conv_1", "BatchNorm_1")
-    config = common.get_config()
-    config.model, config.frozen, config.input_scaling = "improvement_4", frozen, "0_1"
-    config.optimizer.name, config.optimizer.learning_rate = "sgd", 0.1
-    task = train.create_task(config, 5)
-    state = jax.jit(train.create_state, static_argnums=(0, 1))(task, 64, jax.random.key(0))
+    sgd = {"name": "sgd", "learning_rate": 0.1}
+    task, state = make_task("improvement_4", 64, frozen=frozen, optimizer=sgd)
     theirs = keras_models.create_keras_model("improvement_4", 64)
     keras_weights.to_keras(state.variables, theirs)
     trained = {"conv": 0, "norm": 0}
@@ -77,10 +81,8 @@ def test_a_frozen_batch_normalisation_is_that_of_keras():
     theirs.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
     theirs.train_on_batch(images / 255.0, label)
     batch = {"image": images, "label": label, "index": np.arange(8), "mask": np.ones(8, bool)}
-    keys = {"dropout": jax.random.key(0), "augment": jax.random.key(0)}
-    after, _ = jax.jit(train.train_step, static_argnums=0)(
-        task, state, train.zero_sums(task.model), batch, keys
-    )
+    take_step = jax.jit(step.train_step, static_argnums=0)
+    after, _ = take_step(task, state, Metrics.zero(("main",)), batch, KEYS)
     expected = keras_weights.from_keras(theirs, "improvement_4")
     ours = flax.traverse_util.flatten_dict(after.variables)
     start = flax.traverse_util.flatten_dict(state.variables)
@@ -93,9 +95,10 @@ def test_names_of_layers_to_freeze():
     assert transfer.is_frozen(("inception_3a", "conv_1x1"), ["inception_*"])
     assert transfer.is_frozen(("inception_3a", "conv_1x1"), ["inception_3a/conv_1x1"])
     assert not transfer.is_frozen(("inception_3a", "conv_1x1"), ["conv_1x1", "inception_3"])
-    unknown, names = transfer.unknown_patterns("vgg16", ["block1_*", "block6_*"])
-    assert unknown == ["block6_*"]
-    assert "predictions" in names
+    layers = models.shapes(models.create_model("vgg16"), 32).layers
+    assert transfer.matches(layers, "block1_*")
+    assert transfer.matches(layers, "predictions")
+    assert not transfer.matches(layers, "block6_*")
 
 
 def test_the_scaling_of_imagenet_is_preprocess_input():
@@ -103,7 +106,7 @@ def test_the_scaling_of_imagenet_is_preprocess_input():
 
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3)).astype(np.float32)
     expected = keras.applications.vgg16.preprocess_input(pixels.copy())
-    np.testing.assert_allclose(augment.scale(jnp.asarray(pixels), "caffe"), expected, atol=1e-4)
+    np.testing.assert_allclose(scaling.scale(jnp.asarray(pixels), "caffe"), expected, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ def shapes(model: Classifier, image_size: int) -> Shapes:
 
     def trace(model: Classifier) -> Variables:
         images = jnp.zeros((1, image_size, image_size, 3))
-        return jax.eval_shape(model.init, jax.random.key(0), images)
+        return jax.eval_shape(model.clone(ops=ops.PLAIN).init, jax.random.key(0), images)
 
     variables = trace(model)
     flat = flax.traverse_util.flatten_dict(variables)

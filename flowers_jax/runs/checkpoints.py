@@ -66,6 +66,8 @@ class Checkpoints:
         """
         if number == self._manager.latest_step():
             return
+        num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(trees))
+        files.require_space(self._manager.directory, num_bytes)
         with _plainly(self._manager.directory):
             self._manager.save(
                 number,

@@ -6,8 +6,8 @@ import pytest
 
 SCRIPT = """
 import jax
-from flowers_jax import compilation
-compilation.use_cache()
+from flowers_jax.ops import backend
+backend.use_compilation_cache()
 print(jax.config.jax_compilation_cache_dir, jax.config.jax_compilation_cache_max_size)
 """
 

@@ -1,0 +1,105 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import KEYS, make_batch, make_task
+
+from flowers_jax import step
+from flowers_jax.data.augment import Augmentation
+from flowers_jax.step import Metrics
+
+
+def zero(task):
+    return Metrics.zero(task.model.HEADS)
+
+
+def test_a_padded_batch_is_the_batch_without_its_padding():
+    # SGD: Adam would make a whole step of a gradient that is zero but for rounding.
+    task, state = make_task("improvement_4", 64, optimizer={"name": "sgd", "learning_rate": 0.01})
+    sums = zero(task)
+    take_step = jax.jit(step.train_step, static_argnums=0)
+    exact = take_step(task, state, sums, make_batch(6, 64), KEYS)
+    padded = take_step(task, state, sums, make_batch(6, 64, padding=2), KEYS)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), padded, exact)
+    assert float(padded[1].count) == 6
+    assert not np.allclose(
+        jax.tree.leaves(exact[0].batch_stats)[0], jax.tree.leaves(state.batch_stats)[0]
+    )
+
+
+def test_metrics_are_means_over_the_samples_not_over_the_batches():
+    task, state = make_task("pilot_cnn", 16)
+    batch = make_batch(11, 16)
+    images = jnp.asarray(batch["image"]) / 255.0
+    logits = np.asarray(task.model.apply(state.variables, images), np.float64)
+    log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected_loss = -log_softmax[np.arange(11), batch["label"]].mean()
+    sums = zero(task)
+    for rows in (slice(0, 8), slice(8, 11)):
+        part = {key: value[rows] for key, value in batch.items()}
+        sums = step.eval_step(task, state.variables, sums, part)
+    means = sums.means("val_")
+    assert means["val_loss"] == pytest.approx(expected_loss, rel=1e-5)
+    assert means["val_accuracy"] == pytest.approx((logits.argmax(1) == batch["label"]).mean())
+
+
+def test_every_step_has_its_own_dropout_and_every_epoch_its_own_warp():
+    task, state = make_task("pilot_cnn", 16)
+    sums, batch = zero(task), make_batch(8, 16)
+    take_step = jax.jit(step.train_step, static_argnums=0)
+    loss = {
+        s: float(take_step(task, state.replace(step=s), sums, batch, KEYS)[1].sums["loss"])
+        for s in (0, 1)
+    }
+    assert loss[0] != loss[1]
+    assert (
+        float(take_step(task, state.replace(step=0), sums, batch, KEYS)[1].sums["loss"]) == loss[0]
+    )
+
+    task, state = make_task("improvement_4", 64)  # no dropout: what differs is the warp
+    task = dataclasses.replace(task, augmentation=Augmentation(15.0, 0.1, True, False))
+    sums, batch = zero(task), make_batch(4, 64)
+    losses = [
+        float(
+            take_step(task, state, sums, batch, {**KEYS, "augment": jax.random.key(k)})[1].sums[
+                "loss"
+            ]
+        )
+        for k in (2, 2, 3)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_the_loss_of_googlenet_is_the_weighted_sum_of_its_heads():
+    task, state = make_task("googlenet", 112, aux_weight=0.3)
+    take_step = jax.jit(step.eval_step, static_argnums=0)
+    sums = take_step(task, state.variables, zero(task), make_batch(4, 112))
+    means = sums.means()
+    assert means["loss"] == pytest.approx(
+        means["main_loss"] + 0.3 * (means["aux1_loss"] + means["aux2_loss"]), rel=1e-5
+    )
+    assert means["accuracy"] == means["main_accuracy"]
+    assert len({means["main_loss"], means["aux1_loss"], means["aux2_loss"]}) == 3
+
+
+@pytest.mark.parametrize("rule", ["skip_step", "stop"])
+def test_a_step_that_is_not_finite_is_told_and_can_be_skipped(rule):
+    task, state = make_task("improvement_4", 64, on_non_finite=rule)
+    take_step = jax.jit(step.train_step, static_argnums=0)
+    batch = make_batch(4, 64)
+    state, sums = take_step(task, state, zero(task), batch, KEYS)
+    assert float(sums.non_finite_steps) == 0
+    broken = state.replace(params=jax.tree.map(lambda x: x.at[...].set(jnp.inf), state.params))
+    after, sums_after = take_step(task, broken, sums, batch, KEYS)
+    after, sums_after = take_step(task, after, sums_after, batch, KEYS)
+    assert (sums_after.non_finite_steps, sums_after.non_finite_step) == (2, 2)
+    assert not np.isfinite(sums_after.non_finite_gradient_norm)
+    assert int(after.step) == 3
+    if rule == "skip_step":
+        same = jax.tree.map(np.array_equal, after.replace(step=0), broken.replace(step=0))
+        assert jax.tree.all(same)
+        assert sums_after.means() == sums.means()
+    else:
+        assert np.isnan(sums_after.means()["loss"])
