@@ -1,4 +1,4 @@
-"""The study's improvements of the base CNN: as it made them, each alone, and one after the other.
+"""The study's improvements of the base CNN: as made there, each alone, and added one by one.
 
 python scripts/ablation_improvements.py --seeds=3 --jobs=2
 """

@@ -6,13 +6,12 @@ import threading
 import time
 
 import pytest
-from ml_collections import ConfigDict
 
 from flowers_jax import settings
 from flowers_jax.process.errors import UserError
 from flowers_jax.runs import folder, history
 from flowers_jax.study import runner
-from flowers_jax.study.runner import Job, Run
+from flowers_jax.study.runner import Run
 
 
 @pytest.fixture
@@ -59,40 +58,34 @@ def test_a_shard_that_is_none_is_refused(part):
         runner.shard([], part)
 
 
-def job(tmp_path, name, **changes):
-    workdir = tmp_path / name
-    workdir.mkdir()
-    return Job(workdir, settings.complete(ConfigDict(changes)))
+def made(run):
+    run.workdir.mkdir(parents=True)
+    return run.workdir
 
 
-def test_a_program_is_compiled_by_its_first_job_before_the_others_start(tmp_path):
-    first, second = job(tmp_path, "a0", seed=0), job(tmp_path, "a1", seed=1)
-    other = job(tmp_path, "b0", seed=0, batch_size=8)
-    third = job(tmp_path, "a2", seed=2, study_run="base_v2_adam")
+def test_a_program_is_compiled_by_its_first_run_before_the_others_start(tiny_run):
+    first, second = tiny_run("a0", seed=0), tiny_run("a1", seed=1)
+    other = tiny_run("b0", seed=0, batch_size=8)
+    third = tiny_run("a2", seed=2, study_run="base_v2_adam")
     waiting = [second, other, third]
-    assert runner.next_job([first, *waiting], []) is first
-    assert runner.next_job(waiting, [first]) is other
-    assert runner.next_job([second, third], [first, other]) is None
-    (first.workdir / "history.csv").touch()  # its first epoch has ended
-    assert runner.next_job(waiting, [first]) is second
-    assert runner.next_job([third], [first, second]) is None  # should the cache be elsewhere
-    assert runner.next_job(waiting, []) is second  # the first one has failed
-    assert runner.next_job([], []) is None
+    assert runner.next_run([first, *waiting], []) is first
+    assert runner.next_run(waiting, [first]) is other
+    assert runner.next_run([second, third], [first, other]) is None
+    (made(first) / "history.csv").touch()  # its first epoch has ended
+    assert runner.next_run(waiting, [first]) is second
+    assert runner.next_run([third], [first, second]) is None  # the cache may be gone
+    assert runner.next_run(waiting, []) is second  # the first one has failed
+    assert runner.next_run([], []) is None
 
 
 def test_nothing_starts_for_what_is_finished_or_has_other_settings(tiny_run):
     finished, other = tiny_run("finished"), tiny_run("other", seed=1)
     for run, stored in ((finished, finished), (other, tiny_run("other", seed=2))):
-        folder.describe(_made(run.workdir), stored.load(), ["a", "b"], "")
+        folder.describe(made(run), stored.load(), ["a", "b"], "")
     (finished.workdir / "summary.json").write_text('{"epochs_run": 2}')
     failures = runner.train_all([finished, other])
     assert list(failures) == [other.workdir]
     assert "other settings (seed was 2 and is 1)" in failures[other.workdir]
-
-
-def _made(path):
-    path.mkdir(parents=True)
-    return path
 
 
 @pytest.mark.slow
@@ -129,7 +122,7 @@ def test_neither_an_error_nor_a_kill_stops_the_others(tiny_run):
     failures = runner.train_all(runs, jobs=2)
     assert set(failures) == {wrong.workdir, killed.workdir}
     assert "init_from='nowhere.h5' is not a file" in failures[wrong.workdir]
-    assert "was killed (exit status -9), possibly out of memory" in failures[killed.workdir]
+    assert "died (exit status -9), possibly out of memory" in failures[killed.workdir]
     assert all(folder.read_summary(run.workdir)["epochs_run"] == 2 for run in runs[2:])
 
 
@@ -137,7 +130,7 @@ def test_neither_an_error_nor_a_kill_stops_the_others(tiny_run):
 def test_what_another_process_trains_is_skipped(tiny_run, caplog):
     busy, other = tiny_run("busy"), tiny_run("other")
     caplog.set_level("INFO", "flowers_jax")
-    with folder.lock(_made(busy.workdir)):
+    with folder.lock(made(busy)):
         assert runner.train_all([busy, other]) == {}
         assert f"skipped: {busy.workdir} is being trained by process {os.getpid()}" in caplog.text
         assert not (busy.workdir / "config.json").exists()

@@ -51,7 +51,7 @@ def test_the_interval_of_three_seeds_is_students():
 
 def test_a_row_compares_like_with_like():
     row = table.row("improvement_2_gap", [summary(0.75, 0.76), summary(0.77, 0.78)])
-    assert tuple(row) == table.COLUMNS
+    assert table.HEADINGS.keys() <= row.keys()
     assert row["study_max_val_accuracy"] == 75.32  # the table: the last epoch
     assert row["study_best_epoch_val_accuracy"] == pytest.approx(77.87)  # its log
     assert row["max_val_accuracy"] == pytest.approx(77)
@@ -87,14 +87,17 @@ def test_the_configs_are_selected_by_patterns():
 
 
 def start(image_folder, cwd, *flags):
-    """The command, as a user starts it from any folder."""
+    """The command, as a user starts it from any folder; an installed copy must not be used."""
+    installed = cwd / "installed" / "flowers_jax"
+    installed.mkdir(parents=True, exist_ok=True)
+    (installed / "__init__.py").write_text("raise ImportError('the installed copy')")
     return subprocess.Popen(
         [sys.executable, SCRIPT, f"--data.dir={image_folder}", *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": ""},
+        env={**os.environ, "PYTHONPATH": str(installed.parent)},
         start_new_session=True,
     )
 

@@ -15,17 +15,9 @@ from flowers_jax.study.sweeps import Sweep
 
 # Columns of `table.row`.
 COLUMNS = (
-    "seeds",
-    "max_val_accuracy",
-    "restored_val_accuracy",
-    "interval_low",
-    "interval_high",
-    "max_train_accuracy",
-    "epochs",
-    "best_epoch",
-    "minutes",
-    "state",
-)
+    "seeds max_val_accuracy restored_val_accuracy interval_low interval_high max_train_accuracy "
+    "epochs best_epoch minutes state"
+).split()
 
 
 def main(sweep: Sweep) -> NoReturn:

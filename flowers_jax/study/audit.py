@@ -27,40 +27,24 @@ NEAR_BITS = 4
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """One file of an image folder.
-
-    Attributes:
-      path: of the file.
-      digest: SHA-256 of its bytes, hexadecimal; empty if it cannot be opened.
-      size: width and height in pixels; None if it is not an image.
-      mode: Pillow's, such as RGB.
-      hash: perceptual hash of 64 bits; None if it is not an image.
-      problem: why it cannot be read; empty if it can.
-    """
+    """One file of an image folder; without size and hash if it is not an image."""
 
     path: str
-    digest: str = ""
-    size: tuple[int, int] | None = None
-    mode: str = ""
-    hash: int | None = None
-    problem: str = ""
+    digest: str = ""  # SHA-256 of its bytes, hexadecimal; empty if it cannot be opened
+    size: tuple[int, int] | None = None  # width and height in pixels
+    mode: str = ""  # Pillow's, such as RGB
+    hash: int | None = None  # perceptual, 64 bits
+    problem: str = ""  # why it cannot be read; empty if it can
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Two files that show the same picture.
-
-    Attributes:
-      first: place of one in the index.
-      second: place of the other, which is larger.
-      exact: whether the bytes are the same.
-      bits: number of bits in which the perceptual hashes differ; 0 for the same bytes.
-    """
+    """Two files that show the same picture, by their places in the index."""
 
     first: int
     second: int
-    exact: bool
-    bits: int
+    kind: str  # 'exact' if the bytes are the same, otherwise 'near'
+    bits: int  # in which the perceptual hashes differ
 
 
 def inspect(path: str) -> File:
@@ -91,25 +75,19 @@ def duplicates(files: Sequence[File], near_bits: int = NEAR_BITS) -> list[Pair]:
             by_digest[file.digest].append(i)
     for places in by_digest.values():
         for i, j in itertools.combinations(places, 2):
-            pairs[i, j] = Pair(i, j, exact=True, bits=0)
+            pairs[i, j] = Pair(i, j, "exact", 0)
     readable = np.array([i for i, file in enumerate(files) if file.hash is not None], np.int64)
     hashes = np.array([files[i].hash for i in readable], np.uint64)
     for k, value in enumerate(hashes):
         bits = np.bitwise_count(hashes[k + 1 :] ^ value)
         for offset in np.flatnonzero(bits <= near_bits):
             i, j = int(readable[k]), int(readable[k + 1 + offset])
-            pairs.setdefault((i, j), Pair(i, j, exact=False, bits=int(bits[offset])))
+            pairs.setdefault((i, j), Pair(i, j, "near", int(bits[offset])))
     return [pairs[key] for key in sorted(pairs)]
 
 
 def contact_sheet(index: ImageFolder, pairs: Sequence[Pair], sides: Sequence[str]) -> Image.Image:
-    """The pairs side by side, each image with its class and its side of the split.
-
-    Args:
-      index: the image folder.
-      pairs: what to show.
-      sides: side of the split of each file.
-    """
+    """The pairs side by side, each image with its class and its side of the split."""
     tile, text, columns = 110, 30, 4
     width, height = 2 * tile + 10, tile + text
     rows = max(1, -(-len(pairs) // columns))
@@ -126,11 +104,7 @@ def contact_sheet(index: ImageFolder, pairs: Sequence[Pair], sides: Sequence[str
 
 
 def audit(root: str, out: Path) -> int:
-    """Prints what is in an image folder, writes the lists and the sheet.
-
-    Args:
-      root: the image folder.
-      out: folder for the lists and the sheet.
+    """Prints what is in the image folder `root`; writes the lists and the sheet to `out`.
 
     Returns:
       How many pairs lie across the study's split.
@@ -179,12 +153,10 @@ def describe(
     bad = [file for file in files if file.problem]
     lines.append(f"{len(bad)} files cannot be read")
     lines += [f"  {file.path!a} {file.problem}" for file in bad]
-    for kind, chosen in (
-        ("exact", [pair for pair in pairs if pair.exact]),
-        ("near", [pair for pair in pairs if not pair.exact]),
-    ):
+    for kind in ("exact", "near"):
+        chosen = [pair for pair in pairs if pair.kind == kind]
         across = sum(index.labels[pair.first] != index.labels[pair.second] for pair in chosen)
-        leaking = sum(pair.exact == (kind == "exact") for pair in leaks)
+        leaking = sum(pair.kind == kind for pair in leaks)
         lines.append(
             f"{len(chosen)} {kind} duplicate pairs: {len(chosen) - across} within a class, "
             f"{across} across classes; {leaking} of them across the study's split"
@@ -210,21 +182,12 @@ def write(
         ),
     )
     header = ["kind", "bits", "first", "second", "first class", "second class", "across the split"]
-    write_csv(
-        out / "duplicates.csv",
-        header,
-        (
-            [
-                "exact" if pair.exact else "near",
-                pair.bits,
-                index.paths[pair.first],
-                index.paths[pair.second],
-                names[pair.first],
-                names[pair.second],
-                sides[pair.first] != sides[pair.second],
-            ]
-            for pair in pairs
-        ),
+    rows = (
+        [pair.kind, pair.bits]
+        + [values[i] for values in (index.paths, names) for i in (pair.first, pair.second)]
+        + [sides[pair.first] != sides[pair.second]]
+        for pair in pairs
     )
+    write_csv(out / "duplicates.csv", header, rows)
     shown = [pair for pair in pairs if files[pair.first].size and files[pair.second].size]
     write_image(out / "duplicates.png", contact_sheet(index, shown, sides))

@@ -53,10 +53,11 @@ def write_rates(root: Path) -> None:
 def draw_rates(rows: Mapping[str, Mapping[str, str]]) -> Figure:
     """Accuracy against the learning rate, a line for each optimizer.
 
+    The accuracy is that of the weights that a run keeps, with its 95 % interval. Variants that have
+    not finished are left out.
+
     Args:
-      rows: of `table.csv`, by their variants `<optimizer>_<rate>`. The accuracy is that of the
-        weights that a run keeps, with its 95 % interval; a variant that has not finished has none
-        and is left out.
+      rows: of `table.csv`, by their variants `<optimizer>_<rate>`.
     """
     figure = Figure(figsize=(7, 4.8), layout="constrained")
     axes = figure.subplots()

@@ -57,11 +57,9 @@ def runs(config: str, changes: dict[str, Any], folder: Path) -> list[Run]:
 
 
 def train(groups: Iterable[Sequence[Run]], write: Callable[[Failures], None]) -> None:
-    """Trains the runs of this shard; exits with status 1 if some failed.
+    """Trains this shard of all runs; exits with status 1 if some failed.
 
-    Args:
-      groups: all runs of the command.
-      write: writes the results; called with the failures, also when a signal came.
+    `write` writes the results, given the failures; it is called also when a signal came.
     """
     selected = runner.shard([run for group in groups for run in group], _SHARD.value)
     failures: Failures = {}

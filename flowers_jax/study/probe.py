@@ -45,13 +45,7 @@ ByLayer = dict[str, Scalar]
 
 
 def run(data_dir: str | None, image_size: int, num_steps: int) -> None:
-    """Trains the variants that `layers.csv` does not hold yet; writes the table and the figures.
-
-    Args:
-      data_dir: the image folder, as `config.data.dir`.
-      image_size: height and width of the images.
-      num_steps: of each variant.
-    """
+    """Trains the variants that `layers.csv` does not hold yet; writes the table and the figures."""
     backend.reuse_memory()
     backend.use_compilation_cache()
     out = Path("runs/ablation_vgg16")
@@ -118,10 +112,7 @@ def _endless(data: Batches) -> Iterator[Batch]:
 def probe(task: Task, state: TrainState, batch: Batch) -> tuple[ByLayer, ByLayer]:
     """Per layer the norm of the gradient and the variance of the activations, before the ReLU.
 
-    Args:
-      task: static part of the step.
-      state: whose weights are looked at.
-      batch: normalised by its own statistics, as in training.
+    Batch normalisation uses the statistics of the batch, as in training.
 
     Returns:
       The norms of the gradient of the mean loss (kernel and bias together) and the variances, by
@@ -179,14 +170,12 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def draw(rows: Sequence[Row], quantity: str) -> Figure:
-    """One of `QUANTITIES` over the steps and the layers, a panel for each variant.
-
-    What is below 1e-7, zero above all, has the colour of 1e-7.
-    """
+    """One of `QUANTITIES` over the steps and the layers, a panel for each variant."""
+    least = 1e-7  # also the colour of zero
     layers = list(dict.fromkeys(r["layer"] for r in rows))
     steps = sorted({int(r["step"]) for r in rows})
     finite = [float(r[quantity]) for r in rows if np.isfinite(float(r[quantity]))]
-    norm = LogNorm(1e-7, max(1e-6, *finite))
+    norm = LogNorm(least, max(10 * least, *finite))
     figure = Figure(figsize=(13, 10), layout="constrained")
     figure.suptitle(f"VGG16: {quantity.replace('_', ' ')} over the steps")
     for axes, variant in zip(figure.subplots(3, 4, sharex=True).flat, VARIANTS, strict=True):
@@ -194,7 +183,7 @@ def draw(rows: Sequence[Row], quantity: str) -> Figure:
         for r in rows:
             if _variant(r) == variant:
                 place = layers.index(r["layer"]), steps.index(int(r["step"]))
-                values[place] = max(float(r[quantity]), norm.vmin)
+                values[place] = max(float(r[quantity]), least)
         mesh = axes.pcolormesh(steps, range(len(layers)), values, norm=norm, shading="nearest")
         axes.set_title(", ".join(variant), fontsize=10)
         first_column = axes.get_subplotspec().is_first_col()

@@ -30,12 +30,7 @@ def select(patterns: Sequence[str] | None) -> list[str]:
 
 
 def run(patterns: Sequence[str] | None, study: str | None) -> None:
-    """Trains what is missing and writes the table.
-
-    Args:
-      patterns: see `select`.
-      study: name of the folder in `runs/`; None for the default.
-    """
+    """Trains what is missing of the selected configs in `runs/<study>` and writes the table."""
     root = Path("runs") / study if study else options.root("study")
     runs = {name: options.runs(name, {}, root / name) for name in select(patterns)}
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax
 import jinja2
 import markdown_it
 import markupsafe
@@ -20,20 +21,8 @@ from flowers_jax.runs.folder import Summary
 from flowers_jax.study import table
 
 NUM_MISTAKES = 12
-# Columns of `table.row` that are numbers, their headings and formats.
-HEADINGS = {
-    "study_best_epoch_val_accuracy": ("study", ".2f"),
-    "max_val_accuracy": ("ours", ".2f"),
-    "difference": ("difference", "+.2f"),
-    "restored_val_accuracy": ("restored", ".2f"),
-    "interval_low": ("from", ".1f"),
-    "interval_high": ("to", ".1f"),
-    "max_train_accuracy": ("training", ".2f"),
-    "epochs": ("epochs", ".0f"),
-    "best_epoch": ("best epoch", ".0f"),
-    "minutes": ("minutes", ".1f"),
-    "images_per_second": ("images/s", ".0f"),
-}
+# Of `table.row`, with their headings.
+COLUMNS = {column: shown for column, (_, _, shown) in table.HEADINGS.items() if shown}
 
 
 def write(root: Path, image_folder: Path | None) -> int:
@@ -63,7 +52,7 @@ def write(root: Path, image_folder: Path | None) -> int:
         headings=[
             ("run", "text"),
             ("seed", ""),
-            *((heading, "") for heading, _ in HEADINGS.values()),
+            *((heading, "") for heading in COLUMNS.values()),
             ("state", "text"),
         ],
         runs=[
@@ -84,9 +73,9 @@ def describe(
     name = workdir.relative_to(root).as_posix() if workdir != root else root.name
     row = table.row(config["study_run"], [summary])
     cells = [(name, name, "text"), (summary["seed"], str(summary["seed"]), "")]
-    for column, (_, spec) in HEADINGS.items():
-        value = row[column]
-        cells.append(("", "", "") if value is None else (value, format(value, spec), ""))
+    for column in COLUMNS:
+        value = "" if row[column] is None else row[column]
+        cells.append((value, table.cell(row, column), ""))
     cells.append((row["state"], row["state"], "text"))
     mistakes = list(most_confident_mistakes(workdir, image_roots))
     unseen = sum(mistake["thumbnail"] is None for mistake in mistakes)
@@ -107,7 +96,7 @@ def describe(
         and f"{unseen} of these images are not below the folders that the report may read; name "
         "theirs with --data.dir.",
         "report": (workdir / "classification_report.txt").read_text(),
-        "settings": list(_flatten(config)),
+        "settings": flax.traverse_util.flatten_dict(config, sep=".").items(),
     }
 
 
@@ -148,14 +137,6 @@ def _thumbnail(path: Path, image_roots: Sequence[Path]) -> str | None:
 
 def _data_url(content: bytes, kind: str = "png") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _flatten(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def findings(summaries: Sequence[Summary]) -> markupsafe.Markup | None:

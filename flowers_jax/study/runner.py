@@ -17,6 +17,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -59,23 +60,10 @@ class Run:
         config.update_from_flattened_dict(self.changes)
         return settings.complete(config)  # a group that was None may be set now
 
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """A run that is to be trained.
-
-    Attributes:
-      workdir: the run folder.
-      config: its complete settings.
-    """
-
-    workdir: Path
-    config: ConfigDict
-
     @functools.cached_property
     def program(self) -> dict[str, Any]:
-        """What is compiled: jobs that differ only in the rest find it in the compilation cache."""
-        stored = folder.json_config(self.config)
+        """What is compiled: runs that differ only in the rest find it in the compilation cache."""
+        stored = folder.json_config(self.load())
         return {key: value for key, value in stored.items() if key not in NOT_COMPILED}
 
 
@@ -106,60 +94,58 @@ def train_all(runs: Iterable[Run], jobs: int = 1) -> Failures:
     """
     failures: Failures = {}
     waiting = list(_unfinished(runs, failures))
-    running: list[_Child] = []
+    running: dict[Connection, tuple[Run, BaseProcess]] = {}
     places = []  # where a signal stopped a run
     passed_on = 0
     with _signals() as received:
         while running or (waiting and not received):
             while len(running) < jobs and not received:
-                job = next_job(waiting, [child.job for child in running])
-                if job is None:
+                run = next_run(waiting, [run for run, _ in running.values()])
+                if run is None:
                     break
-                waiting.remove(job)
-                log.info("%s", job.workdir)
-                running.append(_Child(job, shares=jobs > 1))
+                waiting.remove(run)
+                log.info("%s", run.workdir)
+                running |= _start(run, shares=jobs > 1)
             if signal.SIGTERM in received[passed_on:]:  # the terminal tells everybody of Ctrl-C
-                for child in running:
-                    child.process.terminate()
+                for _, process in running.values():
+                    process.terminate()
             passed_on = len(received)
-            ready = wait([child.outcomes for child in running], POLL_SECONDS)
-            for child in [child for child in running if child.outcomes in ready]:
-                running.remove(child)
-                workdir = child.job.workdir
-                kind, sentence = child.outcome()
+            ready = wait(list(running), POLL_SECONDS)
+            for outcomes in [outcomes for outcomes in running if outcomes in ready]:
+                run, process = running.pop(outcomes)
+                kind, sentence = _outcome(outcomes, process)
                 if received:
-                    places += [f"{workdir}, {sentence}"] if kind == "interrupted" else []
+                    places += [f"{run.workdir}, {sentence}"] if kind == "interrupted" else []
                 elif kind == "busy":
                     log.info("skipped: %s", sentence)
                 elif kind != "done":
-                    _note(failures, workdir, sentence)
+                    _note(failures, run, sentence)
     if received:
         raise Interrupted(received[0], "; ".join(places) or "the start or the end of a run")
     return failures
 
 
-def next_job(waiting: Sequence[Job], running: Sequence[Job]) -> Job | None:
-    """The first job whose program no running job is still compiling.
+def next_run(waiting: Sequence[Run], running: Sequence[Run]) -> Run | None:
+    """The first run whose program no running one is still compiling.
 
-    The first job of a program compiles it and fills the cache until its first epoch has ended.
+    The first run of a program compiles it and fills the cache until its first epoch has ended.
     """
-    compiling = [job.program for job in running if not (job.workdir / "history.csv").exists()]
-    return next((job for job in waiting if job.program not in compiling), None)
+    compiling = [run.program for run in running if not (run.workdir / "history.csv").exists()]
+    return next((run for run in waiting if run.program not in compiling), None)
 
 
-def _unfinished(runs: Iterable[Run], failures: Failures) -> Iterator[Job]:
+def _unfinished(runs: Iterable[Run], failures: Failures) -> Iterator[Run]:
     for run in runs:
         try:
-            config = run.load()
-            if finished_summary(config, run.workdir) is None:
-                yield Job(run.workdir, config)
+            if finished_summary(run.load(), run.workdir) is None:
+                yield run
         except UserError as error:
-            _note(failures, run.workdir, str(error))
+            _note(failures, run, str(error))
 
 
-def _note(failures: Failures, workdir: Path, reason: str) -> None:
-    failures[workdir] = reason
-    log.error("%s failed: %s", workdir, reason)
+def _note(failures: Failures, run: Run, reason: str) -> None:
+    failures[run.workdir] = reason
+    log.error("%s failed: %s", run.workdir, reason)
 
 
 @contextlib.contextmanager
@@ -177,51 +163,41 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-class _Child:
-    """A process that trains one job.
-
-    Args:
-      job: what it trains.
-      shares: whether other processes train at the same time.
-
-    Attributes:
-      process: the process.
-      outcomes: ready when the process has something to say or has ended.
-    """
-
-    def __init__(self, job: Job, shares: bool) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        self.job = job
-        self.outcomes, theirs = spawn.Pipe(duplex=False)
-        self.process = spawn.Process(target=_train, args=(job, shares, theirs))
-        self.process.start()
-        theirs.close()
-
-    def outcome(self) -> tuple[str, str]:
-        """'done', 'interrupted', 'busy' or 'failed', and a sentence; waits for the process."""
-        try:
-            outcome = self.outcomes.recv()
-        except EOFError:
-            outcome = None
-        self.process.join()
-        if outcome is not None:
-            return outcome
-        status = self.process.exitcode
-        return "failed", f"its process was killed (exit status {status}), possibly out of memory"
+def _start(run: Run, shares: bool) -> dict[Connection, tuple[Run, BaseProcess]]:
+    """A process that trains the run, by the connection on which it says how that ended."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_train, args=(run, shares, theirs))
+    process.start()
+    theirs.close()
+    return {ours: (run, process)}
 
 
-def _train(job: Job, shares: bool, outcomes: Connection) -> None:
-    """Trains one job and reports its outcome as text: not every exception can be pickled."""
-    name = f"{job.workdir.parent.name}/{job.workdir.name}: " if shares else ""
+def _outcome(outcomes: Connection, process: BaseProcess) -> tuple[str, str]:
+    """'done', 'interrupted', 'busy' or 'failed', and a sentence; waits for the process to end."""
+    try:
+        outcome = outcomes.recv()
+    except EOFError:
+        outcome = None
+    process.join()
+    status = process.exitcode
+    died = f"its process died (exit status {status}), possibly out of memory"
+    return outcome or ("failed", died)
+
+
+def _train(run: Run, shares: bool, outcomes: Connection) -> None:
+    """Trains a run and reports the outcome as text: not every exception can be pickled."""
+    name = f"{run.workdir.parent.name}/{run.workdir.name}: " if shares else ""
     logging.basicConfig(format=f"{name}%(message)s", stream=sys.stdout, force=True)
     logging.getLogger("flowers_jax").setLevel(logging.INFO)
     if shares:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        os.environ["TERM"] = "dumb"  # several progress bars would overwrite one another
+        # Several progress bars would overwrite one another.
+        sys.stdout.isatty = lambda: False  # type: ignore[method-assign]
     backend.reuse_memory()
     backend.use_compilation_cache()
     try:
-        train_and_evaluate(job.config, job.workdir)
+        train_and_evaluate(run.load(), run.workdir)
         outcome = "done", ""
     except Interrupted as error:
         outcome = "interrupted", error.place

@@ -13,58 +13,40 @@ from flowers_jax.runs.folder import Summary
 
 Row = dict[str, Any]
 
-COLUMNS = (
-    "config",
-    "row",
-    "study_max_train_accuracy",
-    "study_max_val_accuracy",
-    "study_best_epoch_val_accuracy",
-    "seeds",
-    "max_train_accuracy",
-    "max_val_accuracy",
-    "max_val_accuracy_sd",
-    "difference",
-    "restored_val_accuracy",
-    "interval_low",
-    "interval_high",
-    "epochs",
-    "best_epoch",
-    "minutes",
-    "images_per_second",
-    "state",
-)
-# Headings and formats of the columns that table.md shows.
+# Columns that people read: format, heading in table.md, and heading in the report if it shows them.
 HEADINGS = {
-    "config": ("config", ""),
-    "study_max_val_accuracy": ("study's table", ".2f"),
-    "study_best_epoch_val_accuracy": ("best epoch of its log", ".2f"),
-    "seeds": ("seeds", ""),
-    "max_val_accuracy": ("ours", ".2f"),
-    "max_val_accuracy_sd": ("sd", ".2f"),
-    "difference": ("difference", "+.2f"),
-    "restored_val_accuracy": ("restored epoch", ".2f"),
-    "interval_low": ("95 % from", ".1f"),
-    "interval_high": ("to", ".1f"),
-    "study_max_train_accuracy": ("study's training", ".2f"),
-    "max_train_accuracy": ("our training", ".2f"),
-    "epochs": ("epochs", ".0f"),
-    "best_epoch": ("best epoch", ".0f"),
-    "minutes": ("minutes", ".1f"),
-    "images_per_second": ("images/s", ".0f"),
-    "state": ("run", ""),
+    "config": ("", "config", None),
+    "study_max_val_accuracy": (".2f", "study's table", None),
+    "study_best_epoch_val_accuracy": (".2f", "best epoch of its log", "study"),
+    "seeds": ("", "seeds", None),
+    "max_val_accuracy": (".2f", "ours", "ours"),
+    "max_val_accuracy_sd": (".2f", "sd", None),
+    "difference": ("+.2f", "difference", "difference"),
+    "restored_val_accuracy": (".2f", "restored epoch", "restored"),
+    "interval_low": (".1f", "95 % from", "from"),
+    "interval_high": (".1f", "to", "to"),
+    "study_max_train_accuracy": (".2f", "study's training", None),
+    "max_train_accuracy": (".2f", "our training", "training"),
+    "epochs": (".0f", "epochs", "epochs"),
+    "best_epoch": (".0f", "best epoch", "best epoch"),
+    "minutes": (".1f", "minutes", "minutes"),
+    "images_per_second": (".0f", "images/s", "images/s"),
+    "state": ("", "run", None),
 }
 
 
 def write(root: Path, rows: Sequence[Row]) -> None:
     """Writes `table.csv` with all columns and `table.md` with those that people read."""
     files.prepare(root)
-    files.write_csv(root / "table.csv", COLUMNS, ([row[c] for c in COLUMNS] for row in rows))
-    cells = [
-        ["" if row[c] is None else format(row[c], spec) for c, (_, spec) in HEADINGS.items()]
-        for row in rows
-    ]
-    header = [heading for heading, _ in HEADINGS.values()]
+    files.write_csv(root / "table.csv", list(rows[0]), (row.values() for row in rows))
+    cells = [[cell(row, column) for column in HEADINGS] for row in rows]
+    header = [heading for _, heading, _ in HEADINGS.values()]
     files.write_text(root / "table.md", files.markdown(header, cells))
+
+
+def cell(row: Row, column: str) -> str:
+    """A value as people read it; empty where there is none."""
+    return "" if row[column] is None else format(row[column], HEADINGS[column][0])
 
 
 def row_of_runs(config_name: str, workdirs: Iterable[Path], failures: Iterable[Path]) -> Row:
@@ -94,20 +76,20 @@ def row(config_name: str, summaries: Sequence[Summary]) -> Row:
       summaries: of its finished runs, one per seed.
 
     Returns:
-      `COLUMNS` and their values. The study reports the maximum over the epochs, so
+      Columns and their values. The study reports the maximum over the epochs, so
       `max_val_accuracy` is ours (mean over seeds) and `difference` ours minus the best epoch of
       the study's log; `restored_val_accuracy` is that of the weights that the run keeps, with a
       95 % interval, see `interval`.
     """
     logged = reference.run(config_name) or {}
-    measured = logged.get("measured", {})
 
     def mean(key: str, scale: float = 1) -> float | None:
         return scale * statistics.mean(s[key] for s in summaries) if summaries else None
 
-    ours, theirs = mean("best_val_accuracy", 100), _percent(measured.get("best_val_accuracy"))
+    ours, best = mean("best_val_accuracy", 100), logged.get("measured", {}).get("best_val_accuracy")
+    theirs = None if best is None else 100 * best
     low, high = interval(summaries) if summaries else (None, None)
-    several = len(summaries) > 1
+    percents = [100 * s["best_val_accuracy"] for s in summaries]
     return {
         "config": config_name,
         "row": logged.get("memoria_row"),
@@ -117,9 +99,7 @@ def row(config_name: str, summaries: Sequence[Summary]) -> Row:
         "seeds": len(summaries),
         "max_train_accuracy": mean("max_train_accuracy", 100),
         "max_val_accuracy": ours,
-        "max_val_accuracy_sd": (
-            statistics.stdev(100 * s["best_val_accuracy"] for s in summaries) if several else None
-        ),
+        "max_val_accuracy_sd": statistics.stdev(percents) if len(percents) > 1 else None,
         "difference": None if ours is None or theirs is None else ours - theirs,
         "restored_val_accuracy": mean("reported_val_accuracy", 100),
         "interval_low": low,
@@ -156,21 +136,11 @@ def interval(summaries: Sequence[Summary]) -> tuple[float, float]:
     seeds, on these images. Neither counts that the epoch was chosen on these images.
     """
     accuracies = [100 * s["reported_val_accuracy"] for s in summaries]
-    if len(summaries) > 1:
-        return _student(accuracies)
-    count = summaries[0]["num_validation"]
-    correct = round(summaries[0]["reported_val_accuracy"] * count)
-    wilson = stats.binomtest(correct, count).proportion_ci(0.95, method="wilson")
-    return 100 * wilson.low, 100 * wilson.high
-
-
-def _student(values: Sequence[float]) -> tuple[float, float]:
-    mean, error = statistics.mean(values), stats.sem(values)
-    if error == 0:
-        return mean, mean
-    low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=error)
-    return float(low), float(high)
-
-
-def _percent(fraction: float | None) -> float | None:
-    return None if fraction is None else 100 * fraction
+    if len(summaries) == 1:
+        count = summaries[0]["num_validation"]
+        correct = round(accuracies[0] * count / 100)
+        wilson = stats.binomtest(correct, count).proportion_ci(0.95, method="wilson")
+        return 100 * wilson.low, 100 * wilson.high
+    mean, error = statistics.mean(accuracies), stats.sem(accuracies)
+    half = float(error * stats.t.ppf(0.975, len(accuracies) - 1))
+    return mean - half, mean + half
