@@ -12,7 +12,7 @@ class EarlyStopping:
     Attributes:
       mode: 'max' if larger values are better, 'min' if smaller.
       patience: epochs to wait, at least 1.
-      min_delta: a value counts as better only if it is so by more than this, >= 0.
+      min_delta: by how much more a value must be better to count, >= 0.
       best_value: the best value so far, None before the first; NaN never counts as better.
       best_epoch: its epoch (from 1); the first of equals; 0 before the first update.
       wait: epochs since then.

@@ -1,7 +1,7 @@
 """The study's architectures as Keras models, built from the reference file layer by layer.
 
-They are what this package's models are compared with, and what its weights are written to. Keras
-is imported where it is used; the extra `tf` brings it.
+The tests compare this package's models with them, and weights are written to them. Keras is
+imported where it is used; the extra `tf` brings it.
 """
 
 from typing import TYPE_CHECKING, Any

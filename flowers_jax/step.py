@@ -81,7 +81,7 @@ class Metrics:
         count = self.count + total(jnp.ones(mask.shape))
         return dataclasses.replace(self, count=count, sums=sums)
 
-    def means(self, prefix: str = "") -> dict[str, float]:
+    def averages(self, prefix: str = "") -> dict[str, float]:
         """The metrics of the epoch, by column of the history; NaN without samples."""
         found = jax.device_get(self)
         count = float(found.count) or np.nan

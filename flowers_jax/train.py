@@ -113,8 +113,8 @@ def _train(config: ConfigDict, workdir: Path, writes: bool) -> Summary:
             report_non_finite(config, metrics, epoch)
             validation = evaluate_split(trainer, state.variables, data.validation, interruption)
             if not interruption.signal:
-                means = metrics.means() | validation.means("val_")
-                is_best = record.end_epoch(means, float(schedule(step - 1)))
+                averages = metrics.averages() | validation.averages("val_")
+                is_best = record.end_epoch(averages, float(schedule(step - 1)))
                 if is_best or not record.reports_best:
                     kept = trainer.replicate(state.variables)
                 metrics = trainer.zero_metrics()

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from flowers_jax import losses, models, optimizers, transfer
 from flowers_jax.data import augment
-from flowers_jax.data.batches import plan
+from flowers_jax.data.batches import batch_indices
 from flowers_jax.models import Variables
 from flowers_jax.ops import backend
 from flowers_jax.step import (
@@ -142,7 +142,7 @@ class Trainer:
 
         start = (partial(self.create_state, 0), self.zero_metrics, partial(self.keys, 0, 1))
         state, metrics, keys = (shapes(jax.eval_shape(make)) for make in start)
-        (index,), (mask,) = plan(batch_size, batch_size, self.mesh.size)
+        (index,), (mask,) = batch_indices(batch_size, batch_size, self.mesh.size)
         image = jax.ShapeDtypeStruct((len(index), self._image_size, self._image_size, 3), np.uint8)
         batch = shapes({"image": image, "label": index, "index": index, "mask": mask}, "data")
         steps: dict[str, tuple[Any, ...]] = {

@@ -83,9 +83,9 @@ BAD = {
     **dict.fromkeys(TRUNCATED, "is"),  # no image, or truncated
     "half_a_scan.jpg": "is truncated or damaged",
     "empty.jpg": "is empty",
-    "text.jpg": "is no image",
-    "svg.png": "is no image",
-    "zeros.bmp": "is no image",
+    "text.jpg": "is not an image",
+    "svg.png": "is not an image",
+    "zeros.bmp": "is not an image",
     "half.png": "is truncated or damaged",
     "half.gif": "is",
     "half.bmp": "is",
@@ -98,9 +98,9 @@ BAD = {
     "bomb.bmp": "has more than 50 megapixels",
     "bomb_51.png": "has more than 50 megapixels",
     "dangling.jpg": "is a link to nothing",
-    "pipe.jpg": "is no file",
-    "socket.jpg": "is no file",
-    "device.jpg": "is no file",
+    "pipe.jpg": "is not a file",
+    "socket.jpg": "is not a file",
+    "device.jpg": "is not a file",
 }
 CONTENT = {
     **TRUNCATED,

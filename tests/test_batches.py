@@ -68,7 +68,7 @@ def test_the_order_is_a_function_of_seed_and_epoch():
 
 
 def test_a_batch_is_padded_to_a_multiple_of_the_devices():
-    index, mask = batches.plan(45, 20, num_devices=8)
+    index, mask = batches.batch_indices(45, 20, num_devices=8)
     assert index.shape == mask.shape == (3, 24)
     assert mask.sum(axis=1).tolist() == [20, 20, 5]
     assert index[mask].tolist() == list(range(45))
@@ -134,7 +134,7 @@ def test_all_bad_images_are_named_at_once_with_a_reason(damaged, tmp_path):
     assert "5 of 10 images" in message
     for part in (
         "empty.jpg' is empty",
-        "text.jpg' is no image",
+        "text.jpg' is not an image",
         "cut.jpg' is truncated or damaged",
         "scan.jpg' is damaged or of a kind that is not supported (TIFF)",
         "gone.jpg' is a link to nothing",

@@ -35,7 +35,7 @@ def test_padding_is_left_out_of_the_metrics_and_accuracy_is_scikit_learns():
     sums = Metrics.zero(("main",))
     for batch in batches:
         sums = step.eval_step(task, variables, sums, batch)
-    means, truth = sums.means(), labels.ravel()[:19]
+    means, truth = sums.averages(), labels.ravel()[:19]
     predicted = probabilities.argmax(axis=1)
     assert means["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(truth, predicted))
     assert means["loss"] == pytest.approx(sklearn.metrics.log_loss(truth, expected[:19]), rel=1e-5)

@@ -73,7 +73,7 @@ def test_losses_and_weights_are_those_of_keras(model, size, optimizer):
         with nn.intercept_methods(without_dropout):
             state, sums = take_step(task, state, Metrics.zero(("main",)), batch, KEYS)
         expected = theirs.train_on_batch(image, label)
-        assert sums.means()["loss"] == pytest.approx(float(expected), rel=1e-3), i
+        assert sums.averages()["loss"] == pytest.approx(float(expected), rel=1e-3), i
     ours = flax.traverse_util.flatten_dict(state.variables)
     expected = flax.traverse_util.flatten_dict(keras_weights.from_keras(theirs, model))
     assert ours.keys() == expected.keys()

@@ -114,8 +114,8 @@ def test_what_is_no_weights_file_is_named(tmp_path):
         file["data"] = [1, 2]
     for name, reason in (
         ("gone.h5", "No such file"),
-        ("text.h5", "is no weights or model file of Keras"),
-        ("other.h5", "is no weights or model file of Keras"),
+        ("text.h5", "is not a weights or model file of Keras"),
+        ("other.h5", "is not a weights or model file of Keras"),
     ):
         with pytest.raises(UserError, match=f"{name}:? {reason}"):
             keras_weights.from_keras(tmp_path / name, "base_cnn")

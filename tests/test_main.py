@@ -139,7 +139,7 @@ def test_without_restoring_the_last_epoch_is_reported(tiny_config, tmp_path):
     [
         ("num_classes", 4, "num_classes=4, but the data has 3 classes"),
         ("data.split", "holdout", "class blue has 20 images, holdout_per_class=80"),
-        ("data.dir", "/no/such/folder", "/no/such/folder, which is no folder"),
+        ("data.dir", "/no/such/folder", "/no/such/folder, which is not a folder"),
         ("dtype", "float16", "dtype='float16' is not one of float32, bfloat16"),
     ],
 )

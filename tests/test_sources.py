@@ -31,7 +31,7 @@ def test_a_named_folder_that_does_not_exist_is_never_replaced(
         config.dir = str(tmp_path / "nowhere")
     else:
         monkeypatch.setenv("FLOWERS_DIR", str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match=f"{variable} names .*nowhere, which is no folder"):
+    with pytest.raises(UserError, match=f"{variable} names .*nowhere, which is not a folder"):
         sources.resolve(config, tmp_path)
 
 

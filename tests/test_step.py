@@ -40,7 +40,7 @@ def test_metrics_are_means_over_the_samples_not_over_the_batches():
     for rows in (slice(0, 8), slice(8, 11)):
         part = {key: value[rows] for key, value in batch.items()}
         sums = step.eval_step(task, state.variables, sums, part)
-    means = sums.means("val_")
+    means = sums.averages("val_")
     assert means["val_loss"] == pytest.approx(expected_loss, rel=1e-5)
     assert means["val_accuracy"] == pytest.approx((logits.argmax(1) == batch["label"]).mean())
 
@@ -76,7 +76,7 @@ def test_the_loss_of_googlenet_is_the_weighted_sum_of_its_heads():
     task, state = make_task("googlenet", 112, aux_weight=0.3)
     take_step = jax.jit(step.eval_step, static_argnums=0)
     sums = take_step(task, state.variables, zero(task), make_batch(4, 112))
-    means = sums.means()
+    means = sums.averages()
     assert means["loss"] == pytest.approx(
         means["main_loss"] + 0.3 * (means["aux1_loss"] + means["aux2_loss"]), rel=1e-5
     )
@@ -100,6 +100,6 @@ def test_a_step_that_is_not_finite_is_told_and_can_be_skipped(rule):
     if rule == "skip_step":
         same = jax.tree.map(np.array_equal, after.replace(step=0), broken.replace(step=0))
         assert jax.tree.all(same)
-        assert sums_after.means() == sums.means()
+        assert sums_after.averages() == sums.averages()
     else:
-        assert np.isnan(sums_after.means()["loss"])
+        assert np.isnan(sums_after.averages()["loss"])

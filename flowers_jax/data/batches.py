@@ -80,7 +80,7 @@ class Batches:
           order: of the samples, int `[len(files)]`; that of the files by default.
           first: the batch to begin with.
         """
-        index, mask = plan(len(self.files), self._batch_size, self._mesh.size, order)
+        index, mask = batch_indices(len(self.files), self._batch_size, self._mesh.size, order)
         if isinstance(self._images, jax.Array):
             return self._from_devices(index, mask, first)
         return self._from_host(index, mask, first)
@@ -132,7 +132,7 @@ def epoch_order(num_images: int, seed: int, epoch: int) -> Int[np.ndarray, "n"]:
     return np.random.default_rng([seed, epoch]).permutation(num_images)
 
 
-def plan(
+def batch_indices(
     num_images: int, batch_size: int, num_devices: int = 1, order: np.ndarray | None = None
 ) -> tuple[Int[np.ndarray, "steps batch"], Bool[np.ndarray, "steps batch"]]:
     """Which sample is where in an epoch.

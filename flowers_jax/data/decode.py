@@ -163,14 +163,14 @@ def reason(path: str) -> str:
         if os.path.getsize(path) == 0 and os.path.isfile(path):
             return "is empty"
         if not os.path.isfile(path) and not os.path.isdir(path):
-            return "is no file"
+            return "is not a file"
         with Image.open(path) as image:
             kind = image.format
             if image.width * image.height > MAX_PIXELS:
                 return f"has more than {MAX_PIXELS // 1_000_000} megapixels"
             image.load()
     except Image.UnidentifiedImageError:
-        return "is no image"
+        return "is not an image"
     except Image.DecompressionBombError:
         return f"has more than {MAX_PIXELS // 1_000_000} megapixels"
     except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three

@@ -1,8 +1,8 @@
 """The embedded data set: an image folder of five kinds of flowers, drawn from a seed.
 
-It lets the quickstart and the tests run without photographs. Position, size, rotation, number of
-petals, colours and background vary from image to image, and colours are shared among the kinds, so
-that the shape has to be learnt.
+The quickstart and the tests need no photographs then. Position, size, rotation, number of petals,
+colours and background vary from image to image; the kinds share colours, so that a network must
+learn the shape.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Index of an image folder and its splits.
 
-An image folder holds one sub-folder per class. Files are listed, ordered and split as Keras'
-`image_dataset_from_directory` does it, so that the study's split comes out file by file.
+An image folder has one sub-folder per class. Files are listed, ordered and split as by Keras'
+`image_dataset_from_directory`, which gives the study's split file by file.
 """
 
 import dataclasses
@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from flowers_jax.process.errors import UserError
 
-# The file name endings Keras lists.
+# Keras lists files with these endings.
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 SPLITS = ("keras", "holdout", "none")
 
@@ -27,13 +28,13 @@ class ImageFolder:
     """Image files with their classes.
 
     Attributes:
-      paths: file paths, `[n]`.
-      labels: int32 array `[n]`, indices into `class_names`.
+      paths: file paths.
+      labels: of each file, an index into `class_names`, int32.
       class_names: sorted names of the class folders.
     """
 
     paths: tuple[str, ...]
-    labels: np.ndarray
+    labels: Int[np.ndarray, "n"]
     class_names: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -45,8 +46,8 @@ class ImageFolder:
             tuple(self.paths[i] for i in indices), self.labels[indices], self.class_names
         )
 
-    def counts(self) -> np.ndarray:
-        """Number of files per class, int `[num_classes]`."""
+    def counts(self) -> Int[np.ndarray, "classes"]:
+        """Number of files per class."""
         return np.bincount(self.labels, minlength=len(self.class_names))
 
 
@@ -54,7 +55,7 @@ def scan(root: str | os.PathLike) -> ImageFolder:
     """Lists the images below `root`, one class per sub-folder.
 
     Classes and, within a class, folders and file names are sorted as strings; hidden folders are
-    no classes. A root whose only content is one folder of class folders stands for that folder
+    not classes. A root whose only content is one folder of class folders stands for that folder
     (Kaggle's `flowers-recognition/flowers`).
 
     Raises:
@@ -174,13 +175,13 @@ def holdout_split(index: ImageFolder, per_class: int, seed: int) -> tuple[ImageF
     return index.take(train), index.take(validation)
 
 
-def leak(train: ImageFolder, validation: ImageFolder, count: int) -> ImageFolder:
-    """`train` with the first `count` images of `validation` added: of held-out ones, whole classes.
+def add_leaked(train: ImageFolder, validation: ImageFolder, count: int) -> ImageFolder:
+    """`train` with the first `count` images of `validation` added; these are whole classes.
 
     The study's improvement 5 trained on 80 of its validation images, one class of five.
 
     Raises:
-      UserError: there are not so many validation images.
+      UserError: there are fewer validation images.
     """
     if count > len(validation):
         raise UserError(f"leaked={count}, but there are only {len(validation)} validation images.")
@@ -198,5 +199,5 @@ def split(index: ImageFolder, config: ConfigDict) -> tuple[ImageFolder, ImageFol
         return keras_split(index, config.validation_fraction, config.split_seed)
     if config.split == "holdout":
         train, validation = holdout_split(index, config.holdout_per_class, config.split_seed)
-        return leak(train, validation, config.leaked), validation
+        return add_leaked(train, validation, config.leaked), validation
     return index, index

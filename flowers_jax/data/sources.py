@@ -33,15 +33,15 @@ class DataSource:
 def resolve(config: ConfigDict, workdir: Path) -> DataSource:
     """Finds, downloads or draws the image folder that `config.data` asks for.
 
-    'auto' takes the first there is of `config.dir`, the environment variable FLOWERS_DIR, Kaggle's
-    input folder, and a download with kagglehub. Drawn flowers are never chosen by 'auto'.
+    'auto' takes the first that exists: `config.dir`, the environment variable FLOWERS_DIR, Kaggle's
+    input folder, a download with kagglehub. Drawn flowers are never chosen by 'auto'.
 
     Args:
       config: `source` and `dir`.
       workdir: drawn flowers go below it when `config.dir` is not set.
 
     Raises:
-      UserError: the source is not to be had.
+      UserError: the source is unavailable.
     """
     if config.source == "drawn":
         root = Path(config.dir or workdir / "drawn_flowers")
@@ -56,7 +56,7 @@ def resolve(config: ConfigDict, workdir: Path) -> DataSource:
         root = Path(named).expanduser()
         if not root.is_dir():
             origin = "config.data.dir" if config.dir else "the environment variable FLOWERS_DIR"
-            raise UserError(f"{origin} names {root}, which is no folder.")
+            raise UserError(f"{origin} names {root}, which is not a folder.")
         return DataSource(f"folder {root.resolve().name}", root)
     if config.source == "folder":
         raise UserError("config.data.source='folder' needs --config.data.dir=DIR or FLOWERS_DIR.")

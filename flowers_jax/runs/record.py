@@ -94,11 +94,11 @@ class Record:
         self.stopping = EarlyStopping(**saved["stopping"])
         self._seconds = saved["seconds"]
 
-    def end_epoch(self, means: dict[str, float], learning_rate: float) -> bool:
+    def end_epoch(self, averages: dict[str, float], learning_rate: float) -> bool:
         """Notes the metrics of the epoch; returns whether it is the best so far."""
         epoch = self.epoch
         seconds = self._seconds + time.perf_counter() - self._start
-        row: Row = {"epoch": epoch, **means, "learning_rate": learning_rate, "seconds": seconds}
+        row: Row = {"epoch": epoch, **averages, "learning_rate": learning_rate, "seconds": seconds}
         self._seconds, self._start = 0.0, time.perf_counter()
         self.history.append(row)
         self.stopping = self.stopping.update(epoch, row[self._monitor])
@@ -114,15 +114,15 @@ class Record:
         )
         return self.stopping.best_epoch == epoch
 
-    def summary(self, facts: dict[str, Any]) -> Summary:
-        """What `summary.json` holds: `facts`, and what the history says."""
+    def summary(self, circumstances: dict[str, Any]) -> Summary:
+        """What `summary.json` holds: data, model and device as given, and what the history says."""
         best = self.stopping.best_epoch
         reported = best if self.reports_best else len(self.history)
         accuracies = [row["val_accuracy"] for row in self.history]
         seconds = [row["seconds"] for row in self.history]
         return {
             "config": folder.json_config(self.config),
-            **facts,
+            **circumstances,
             "epochs_run": len(self.history),
             "stopped_early": self.stopping.should_stop,
             "best_epoch": best,
