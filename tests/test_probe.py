@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from flowers_jax import settings
+from flowers_jax.runs import files
 from flowers_jax.study import probe
 from flowers_jax.study.runner import Run
 from flowers_jax.trainer import Trainer, create_task
@@ -78,13 +79,21 @@ def test_the_probe_measures_gradients_and_activations(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_shortened_ablation_is_not_run_twice(image_folder, tmp_path, monkeypatch, capsys):
+def test_only_what_is_missing_is_measured(image_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(probe, "VARIANTS", probe.VARIANTS[5:6])
+    out = tmp_path / "runs" / "ablation_vgg16_32px_10_steps"
+    out.mkdir(parents=True)
+    layers = ("block1_conv1", "predictions")
+    measured = [v for v in probe.VARIANTS if v != ("0..1", "glorot", "batch norm")]
+    rows = (
+        [*v, step, 1.5, 0.25, layer, 1, 1] for v in measured for step in (0, 10) for layer in layers
+    )
+    files.write_csv(out / "layers.csv", probe.HEADER, rows)
     for _ in range(2):
         probe.run(str(image_folder), 32, 10)
-    assert capsys.readouterr().out.count("0..1, glorot, batch norm: ") == 1
-    out = tmp_path / "runs" / "ablation_vgg16_32px_10_steps"
-    assert len((out / "layers.csv").read_text().splitlines()) == 1 + 2 * 16
-    assert (out / "gradient_norm.png").exists()
-    assert "| 0..1 | glorot | batch norm |" in (out / "table.md").read_text()
+    printed = capsys.readouterr().out
+    assert printed.count("glorot") == printed.count("0..1, glorot, batch norm: ") == 1
+    assert len(files.read_csv(out / "layers.csv")) == 11 * 4 + 2 * 16
+    for quantity in probe.QUANTITIES:
+        assert (out / f"{quantity}.png").exists()
+    assert len((out / "table.md").read_text().splitlines()) == 2 + 12

@@ -180,9 +180,9 @@ def _outcome(outcomes: Connection, process: BaseProcess) -> tuple[str, str]:
     except EOFError:
         outcome = None
     process.join()
-    status = process.exitcode
-    died = f"its process died (exit status {status}), possibly out of memory"
-    return outcome or ("failed", died)
+    status = process.exitcode or 0
+    hint = ", possibly out of memory" if status < 0 else "; see its message above"
+    return outcome or ("failed", f"its process died (exit status {status}){hint}")
 
 
 def _train(run: Run, shares: bool, outcomes: Connection) -> None:
