@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Real
 
@@ -21,4 +22,6 @@ SCALINGS: dict[str, Callable[[Images], Images]] = {
 
 def scale(images: Real[Array, "*batch height width 3"], scaling: str) -> Images:
     """Pixels 0..255 of any dtype to float32 network input."""
-    return SCALINGS[scaling](images.astype(jnp.float32))
+    scaled = SCALINGS[scaling](images.astype(jnp.float32))
+    # XLA's TPU compiler aborts if it folds the conversion from uint8 into a convolution's gradient.
+    return jax.lax.optimization_barrier(scaled)
