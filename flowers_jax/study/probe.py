@@ -94,7 +94,7 @@ def watch(trainer: Trainer, data: Batches, num_steps: int) -> list[Row]:
     for i, batch in enumerate(itertools.islice(_endless(data), num_steps + 1)):
         if i % EVERY == 0:
             measured: tuple[ByLayer, ByLayer] = jax.device_get(probe_step(state, batch))
-            means = metrics.means()  # NaN before the first step
+            means = metrics.averages()  # NaN before the first step
             metrics = trainer.zero_metrics()
             for layer, norm in measured[0].items():
                 values: dict[str, Any] = {"step": i, **means, "layer": layer}
