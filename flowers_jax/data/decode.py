@@ -116,8 +116,13 @@ def decode(
         return tf.io.decode_jpeg(content, channels=3, dct_method=method)
 
     def other(path: "Tensor") -> "Tensor":
-        image = tf.numpy_function(lambda p: read_rgb(p, exif_orientation), [path], tf.uint8)
-        return tf.ensure_shape(image, (None, None, 3))
+        def read(path: bytes) -> np.ndarray:
+            try:
+                return read_rgb(path, exif_orientation)
+            except Exception:  # TensorFlow would print it; `reason` says what it was
+                return np.zeros((0, 0, 3), np.uint8)  # which cannot be resized
+
+        return tf.ensure_shape(tf.numpy_function(read, [path], tf.uint8), (None, None, 3))
 
     images = allocate((len(paths), image_size, image_size, 3))
     # Reading a pipe or a device would never end.
