@@ -5,12 +5,12 @@ Keras' learning rate of 0.001 hardly moves: the slowest of the four.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from flowers_jax import settings
 
 
 def get_config() -> ConfigDict:
     """The settings of the run."""
-    config = common.get_config()
+    config = settings.default_config()
     config.study_run = "alexnet_adadelta"
     config.model = "alexnet"
     config.optimizer.name = "adadelta"

@@ -5,12 +5,12 @@ The first to stop, after 31 epochs.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from flowers_jax import settings
 
 
 def get_config() -> ConfigDict:
     """The settings of the run."""
-    config = common.get_config()
+    config = settings.default_config()
     config.study_run = "alexnet_adagrad"
     config.model = "alexnet"
     config.optimizer.name = "adagrad"

@@ -5,12 +5,12 @@ The table gives the last epoch; the best is 75.09 % at epoch 33.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from flowers_jax import settings
 
 
 def get_config() -> ConfigDict:
     """The settings of the run."""
-    config = common.get_config()
+    config = settings.default_config()
     config.study_run = "alexnet_adam"
     config.model = "alexnet"
     return config

@@ -5,12 +5,12 @@ The table gives 74.62 %; the best epoch of the run has 75.55 %.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from flowers_jax import settings
 
 
 def get_config() -> ConfigDict:
     """The settings of the run."""
-    config = common.get_config()
+    config = settings.default_config()
     config.study_run = "alexnet_sgd"
     config.model = "alexnet"
     config.optimizer.name = "sgd"

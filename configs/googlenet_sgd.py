@@ -6,12 +6,12 @@ Early stopping watched val_accuracy, which a Keras model with three outputs does
 
 from ml_collections import ConfigDict
 
-from configs import common
+from flowers_jax import settings
 
 
 def get_config() -> ConfigDict:
     """The settings of the run."""
-    config = common.get_config()
+    config = settings.default_config()
     config.study_run = "googlenet_sgd"
     config.model = "googlenet"
     config.image_size = 224

@@ -5,12 +5,12 @@ The table gives 70.34 %; the best epoch of the run has 70.57 %.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from flowers_jax import settings
 
 
 def get_config() -> ConfigDict:
     """The settings of the run."""
-    config = common.get_config()
+    config = settings.default_config()
     config.study_run = "improvement_0_base"
     config.model = "base_cnn"
     return config

@@ -5,12 +5,12 @@ The table gives 73.35 %; the best epoch of the run has 73.58 %.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from flowers_jax import settings
 
 
 def get_config() -> ConfigDict:
     """The settings of the run."""
-    config = common.get_config()
+    config = settings.default_config()
     config.study_run = "improvement_1_conv5x5"
     config.model = "improvement_1"
     return config

@@ -5,12 +5,12 @@ The table gives 75.32 %; the best epoch of the run has 77.87 %.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from flowers_jax import settings
 
 
 def get_config() -> ConfigDict:
     """The settings of the run."""
-    config = common.get_config()
+    config = settings.default_config()
     config.study_run = "improvement_2_gap"
     config.model = "improvement_2"
     return config

@@ -5,12 +5,12 @@
 
 from ml_collections import ConfigDict
 
-from configs import common
+from flowers_jax import settings
 
 
 def get_config() -> ConfigDict:
     """The settings of the run."""
-    config = common.get_config()
+    config = settings.default_config()
     config.study_run = "improvement_4_batchnorm"
     config.model = "improvement_4"
     config.input_scaling = "0_1"

@@ -6,12 +6,12 @@ out here; in the study 80 of the 400 were trained on too.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from flowers_jax import settings
 
 
 def get_config() -> ConfigDict:
     """The settings of the run."""
-    config = common.get_config()
+    config = settings.default_config()
     config.study_run = "improvement_5_augmentation"
     config.model = "improvement_4"
     config.input_scaling = "0_1_twice"

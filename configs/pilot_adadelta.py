@@ -5,12 +5,12 @@ It validates on its own training images, so its 66.55 % is training accuracy wit
 
 from ml_collections import ConfigDict
 
-from configs import common
+from flowers_jax import settings
 
 
 def get_config() -> ConfigDict:
     """The settings of the run."""
-    config = common.get_config()
+    config = settings.default_config()
     config.study_run = "pilot_adadelta"
     config.model = "pilot_cnn"
     config.input_scaling = "0_1"

@@ -5,12 +5,12 @@ It hardly moves in 29 epochs.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from flowers_jax import settings
 
 
 def get_config() -> ConfigDict:
     """The settings of the run."""
-    config = common.get_config()
+    config = settings.default_config()
     config.study_run = "vgg16_adadelta"
     config.model = "vgg16"
     config.max_epochs = 200

@@ -5,12 +5,12 @@ It never learns: every image is a dandelion.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from flowers_jax import settings
 
 
 def get_config() -> ConfigDict:
     """The settings of the run."""
-    config = common.get_config()
+    config = settings.default_config()
     config.study_run = "vgg16_adam"
     config.model = "vgg16"
     config.max_epochs = 200

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from configs import common
+from flowers_jax import settings
 
 
 def get_config() -> ConfigDict:
     """The settings of the run."""
-    config = common.get_config()
+    config = settings.default_config()
     config.model = "vgg16"
     config.image_size = 224
     config.input_scaling = "caffe"

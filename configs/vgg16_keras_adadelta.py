@@ -5,12 +5,12 @@ Raw pixels 0..255 make up for the small learning rate.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from flowers_jax import settings
 
 
 def get_config() -> ConfigDict:
     """The settings of the run."""
-    config = common.get_config()
+    config = settings.default_config()
     config.study_run = "vgg16_keras_adadelta"
     config.model = "vgg16"
     config.image_size = 224

@@ -5,12 +5,12 @@ The table gives 63.73 %; the best epoch of the run has 65.24 %.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from flowers_jax import settings
 
 
 def get_config() -> ConfigDict:
     """The settings of the run."""
-    config = common.get_config()
+    config = settings.default_config()
     config.study_run = "vgg16_keras_sgd"
     config.model = "vgg16"
     config.image_size = 224

@@ -6,12 +6,12 @@ and there is no logged history.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from flowers_jax import settings
 
 
 def get_config() -> ConfigDict:
     """The settings of the run."""
-    config = common.get_config()
+    config = settings.default_config()
     config.study_run = "vgg16_sgd"
     config.model = "vgg16"
     config.max_epochs = 200

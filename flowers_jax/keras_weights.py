@@ -137,7 +137,8 @@ def _read(path: Path) -> list[Weights]:
                 layers = list(_keras2_layers(file.get("model_weights", file)))
     except (OSError, KeyError) as error:
         raise UserError(
-            f"{path} is not a weights or model file of Keras; give a .keras, .h5 or .weights.h5 file."
+            f"{path} is not a weights or model file of Keras; give a .keras, .h5 or .weights.h5 "
+            "file."
         ) from error
     if not layers:
         raise UserError(f"{path} holds no weights.")

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> None:
     path = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
     if not path.is_file():
         raise UserError(f"there is no config {path}; the runs of the study are in configs/.")
-    workdir = Path(_WORKDIR.value or _CONFIG.value.workdir or Path("runs") / path.stem)
+    workdir = Path(_WORKDIR.value or _CONFIG.value.workdir or Path("runs") / path.stem).expanduser()
     backend.reuse_memory()
     backend.use_compilation_cache()
     if _DISTRIBUTED.value:

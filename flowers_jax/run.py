@@ -42,6 +42,8 @@ class Run:
         Raises:
           UserError: naming every file that cannot be decoded.
         """
+        if not paths:
+            return np.zeros((0, len(self.class_names)), np.float32)
         config = self.config.copy_and_resolve_references()
         config.data.on_bad_image, config.data.cache = "error", "host"
         config.batch_size = min(config.batch_size, len(paths))
@@ -67,5 +69,8 @@ def load(workdir: str | Path) -> Run:
         with Checkpoints(workdir, read_only=True) as checkpoints:
             restored = checkpoints.restore({"best": {"batch_stats": {}, **variables}})
     if restored is None:
-        raise UserError(f"{workdir} holds no weights yet: let the run finish an epoch first.")
+        raise UserError(
+            f"{workdir} holds no weights yet; the first are saved after "
+            f"{config.checkpoint.every_minutes:g} minutes, and when the run ends or is interrupted."
+        )
     return Run(workdir, config, class_names, restored[0]["best"], trainer)

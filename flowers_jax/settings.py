@@ -104,6 +104,7 @@ SETTINGS: dict[str, Setting] = {
     "data.leaked": Setting(0, integer(0)),  # held-out images that are trained on too
     "data.resize": Setting("bilinear", choice(*decode.RESIZES)),
     "data.on_bad_image": Setting("error", choice("error", "skip")),
+    "data.exif_orientation": Setting(False, FLAG),  # whether images are turned; Keras ignores it
     "data.cache": Setting("auto", choice(*batches.CACHES)),  # where decoded images are kept
     "data.augment": Setting(None, GROUP, ConfigDict),
     # Training

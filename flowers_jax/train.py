@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -11,12 +12,12 @@ from ml_collections import ConfigDict
 from flowers_jax import models, optimizers, reference, settings, transfer
 from flowers_jax.data import batches, folder, sources
 from flowers_jax.data.batches import Batches, Splits
-from flowers_jax.data.folder import ImageFolder
 from flowers_jax.data.sources import DataSource
 from flowers_jax.models import Variables
+from flowers_jax.ops import backend
 from flowers_jax.process.errors import Interrupted, UserError
 from flowers_jax.process.interruption import Interruption
-from flowers_jax.runs import evaluate, files, plots
+from flowers_jax.runs import files, images, results
 from flowers_jax.runs import folder as run_folder
 from flowers_jax.runs.checkpoints import Checkpoints
 from flowers_jax.runs.folder import Summary
@@ -41,7 +42,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Summary:
       UserError: the settings, the data or the run folder cannot be used.
       Interrupted: a SIGINT or SIGTERM came; the run is saved up to the step it came in.
     """
+    backend.require_devices()
     config, workdir = settings.check(config), Path(workdir)
+    photographs = sources.named_folder(config.data)
+    if photographs:
+        folder.require_outside(workdir, photographs)
     if jax.process_index() > 0:
         return finished_summary(config, workdir) or _train(config, workdir, writes=False)
     files.prepare(workdir)
@@ -60,8 +65,11 @@ def finished_summary(config: ConfigDict, workdir: Path) -> Summary | None:
     old = settings.from_json(run_folder.read_config(workdir))
     run_folder.require_same_settings(workdir, old, config)
     summary = run_folder.read_summary(workdir)
-    if summary:
-        log.info("%s is finished; --restart begins anew", workdir)
+    if summary is None:
+        return None
+    if config.max_epochs > summary["epochs_run"] and not summary["stopped_early"]:
+        return None  # it is given more epochs
+    log.info("%s is finished; --restart begins anew", workdir)
     return summary
 
 
@@ -71,6 +79,8 @@ def _train(config: ConfigDict, workdir: Path, writes: bool) -> Summary:
     log.info("jax %s on %s (%s)", jax.__version__, device_name(), jax.default_backend())
     source, data = load_data(config, workdir, mesh)
     num_steps = len(data.train)  # of an epoch
+    if writes:
+        images.record(workdir, data.train.files, data.validation.files)
 
     # Model
     trainer = Trainer(create_task(config, len(data.class_names)), config.image_size, mesh)
@@ -129,20 +139,13 @@ def _train(config: ConfigDict, workdir: Path, writes: bool) -> Summary:
                 raise Interrupted(interruption.signal, f"epoch {record.epoch}, step {done}")
 
     # Results
-    summary = record.summary(
-        {
-            "data_source": source.name,
-            "num_train": len(data.train.files),
-            "num_validation": len(data.validation.files),
-            "num_skipped": data.num_skipped,
-            "class_names": list(data.class_names),
-            "num_params": num_params,
-            "device": device_name(),
-        }
-    )
+    summary = record.summary(_circumstances(source, data, num_params))
     probabilities = trainer.predict(kept, data.validation.epoch())
     if writes:
-        write_results(workdir, summary, record, data.validation.files, probabilities)
+        original = reference.history(config.study_run)
+        results.write(
+            workdir, summary, record.history, data.validation.files, probabilities, original
+        )
     return summary
 
 
@@ -219,25 +222,17 @@ def report_non_finite(config: ConfigDict, metrics: Metrics, epoch: int) -> None:
     log.warning("%s; %.0f steps of the epoch are skipped", what, metrics.non_finite_steps)
 
 
-def write_results(
-    workdir: Path,
-    summary: Summary,
-    record: Record,
-    images: ImageFolder,
-    probabilities: evaluate.Probabilities,
-) -> None:
-    """Writes the tables and pictures of a finished run, and `summary.json` last."""
-    config = record.config
-    title = f"{config.model}, {config.optimizer.name} on {summary['data_source']}"
-    original = reference.history(config.study_run)
-    figure = plots.curves(record.history, summary["best_epoch"], title, original)
-    files.write_figure(workdir / "curves.png", figure)
-    title += f"\nepoch {summary['reported_epoch']}, {len(images)} validation images"
-    evaluate.write(workdir, images, probabilities, title)
-    files.write_json(workdir / "summary.json", summary)
-    best = f"best epoch {summary['best_epoch']} of {summary['epochs_run']}"
-    accuracy = f"validation accuracy {100 * summary['best_val_accuracy']:.2f} %"
-    log.info("%s, %s; results in %s", best, accuracy, workdir)
+def _circumstances(source: DataSource, data: Splits, num_params: int) -> dict[str, Any]:
+    """What a summary says of data, model and device."""
+    return {
+        "data_source": source.name,
+        "num_train": len(data.train.files),
+        "num_validation": len(data.validation.files),
+        "num_skipped": data.num_skipped,
+        "class_names": list(data.class_names),
+        "num_params": num_params,
+        "device": device_name(),
+    }
 
 
 def device_name() -> str:

@@ -99,6 +99,28 @@ def test_the_cache_is_chosen_by_size():
     assert batches.choose_cache(int(0.6 * memory / image), 1000) == "disk"
 
 
+def test_a_container_has_less_memory_than_its_machine(tmp_path, monkeypatch):
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "unlimited").write_text("max\n")
+    monkeypatch.setattr(batches, "CGROUP_LIMITS", (tmp_path / "unlimited", tmp_path / "none"))
+    assert batches.memory_bytes() > 1e9
+    monkeypatch.setattr(batches, "CGROUP_LIMITS", (tmp_path / "memory.max",))
+    assert batches.memory_bytes() == 1_000_000
+    assert batches.choose_cache(10, 1000) == "disk"
+
+
+def test_a_system_without_posix_calls_has_a_cache_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "sysconf")
+    monkeypatch.delattr(os, "posix_fallocate")
+    monkeypatch.setattr(batches, "CGROUP_LIMITS", ())
+    assert batches.choose_cache(10, 1000) == "host"
+    images = batches.on_disk(tmp_path)((2, 4, 4, 3))
+    images[1] = 7
+    assert images.sum() == 7 * 48
+    with pytest.raises(UserError, match="no room for the decoded images"):
+        batches.on_disk(tmp_path)((2**40, 1000, 1000, 3))
+
+
 def test_a_disk_without_room_is_named(tmp_path):
     with pytest.raises(UserError, match=r"no room for the decoded images \(\d+\.\d GB\)"):
         batches.on_disk(tmp_path)((2**40, 1000, 1000, 3))
@@ -120,7 +142,7 @@ def damaged(tmp_path):
     picture(size=(90, 90)).save(tmp_path / "whole.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:900])
     (tmp_path / "whole.jpg").unlink()
-    picture().save(tmp_path / "scan.tif")
+    picture("F").save(tmp_path / "scan.tif")
     (tmp_path / "scan.tif").rename(tmp_path / "scan.jpg")
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     paths = tuple(sorted(map(str, tmp_path.iterdir())))
@@ -136,7 +158,7 @@ def test_all_bad_images_are_named_at_once_with_a_reason(damaged, tmp_path):
         "empty.jpg' is empty",
         "text.jpg' is not an image",
         "cut.jpg' is truncated or damaged",
-        "scan.jpg' is damaged or of a kind that is not supported (TIFF)",
+        "scan.jpg' has 32 bits per channel",
         "gone.jpg' is a link to nothing",
         "on_bad_image=skip",
     ):

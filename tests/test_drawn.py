@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from flowers_jax.data import drawn, folder
+from flowers_jax.process.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +18,14 @@ def written(tmp_path_factory):
 
 def contents(root):
     return {str(path.relative_to(root)): path.read_bytes() for path in root.glob("*/*")}
+
+
+def test_no_drawings_go_among_other_files(tmp_path):
+    (tmp_path / "daisy").mkdir()
+    (tmp_path / "daisy" / "daisy_0001.jpg").write_bytes(b"a photograph")
+    with pytest.raises(UserError, match="holds other files, and no drawings go among them"):
+        drawn.write(tmp_path, per_class=1, size=8)
+    assert len(list(tmp_path.rglob("*"))) == 2
 
 
 def test_the_same_seed_draws_the_same_bytes_and_another_seed_others(written):

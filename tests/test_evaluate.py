@@ -71,3 +71,10 @@ def test_a_path_that_is_not_utf8_is_written_as_an_escape(tmp_path):
     evaluate.write_predictions(tmp_path, files, np.array([[0.25, 0.75]]))
     row = (tmp_path / "predictions.csv").read_text().splitlines()[1]
     assert row == "a\\udcff.jpg,x,y,0.25,0.75"
+
+
+def test_classes_named_like_columns_keep_their_own(tmp_path):
+    files = ImageFolder(("x.jpg",), np.array([1]), ("label", "path", "predicted"))
+    evaluate.write_predictions(tmp_path, files, np.array([[0.25, 0.5, 0.25]]))
+    header = (tmp_path / "predictions.csv").read_text().splitlines()[0]
+    assert header == "path,label,predicted,class label,class path,class predicted"

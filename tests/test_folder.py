@@ -19,7 +19,7 @@ def test_both_splits_are_those_of_keras(tmp_path):
     import keras
 
     names = [f"b/{i}.jpg" for i in range(13)] + [f"a/{i}.PNG" for i in range(9)]
-    names += ["c/x.gif", "c/inner/y.bmp", "c/.hidden.jpeg", "c/z.webp", ".cache/no.jpg"]
+    names += ["c/x.gif", "c/inner/y.bmp", ".cache/no.jpg"]
     make_tree(tmp_path, names)
     index = folder.scan(tmp_path)
     train, validation = folder.keras_split(index, 0.2, 1337)
@@ -65,7 +65,9 @@ def test_a_folder_around_the_class_folders_is_seen_through(tmp_path):
     [
         ([], "holds no class folders"),
         (["x.png"], "holds no class folders"),
+        (["a/1.png"], "holds a single class \\(a\\)"),
         (["a/1.png", "b/readme.txt"], "without images \\(b\\)"),
+        (["train/a/1.png", "train/b/1.png", "Val/a/1.png"], "split already \\(Val, train\\)"),
         (["a/1.png", "b/1.png", "all/a/1.png", "all/b/1.png"], "all repeats the class folders"),
     ],
 )
@@ -123,3 +125,53 @@ def test_leaked_images_are_trained_on_and_still_validate(tmp_path):
     config.leaked = 13
     with pytest.raises(UserError, match="leaked=13, but there are only 12 validation images"):
         folder.split(index, config)
+
+
+def test_what_systems_leave_among_images_is_ignored_and_said(tmp_path, caplog):
+    make_tree(tmp_path, ["pets/cat/1.png", "pets/dog/1.png"])
+    expected = folder.scan(tmp_path).paths
+    left = ["__MACOSX/pets/cat/._1.png", "pets/cat/.ipynb_checkpoints/1-checkpoint.png"]
+    left += ["pets/dog/@eaDir/1.png/SYNOPHOTO_THUMB_M.png", "pets/dog/._1.png"]
+    make_tree(tmp_path, left)
+    assert folder.scan(tmp_path).paths == expected
+    for name in (".ipynb_checkpoints", "@eaDir", "._1.png"):
+        assert name in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("link", "target"), [("kitty", "cat"), ("dog/more", "cat"), ("dog/more", "cat/inner")]
+)
+def test_a_class_that_would_count_twice_is_refused(tmp_path, link, target):
+    make_tree(tmp_path, ["cat/1.png", "cat/inner/2.png", "dog/1.png"])
+    (tmp_path / link).symlink_to(tmp_path / target)
+    with pytest.raises(UserError, match=f"{link} is a link to .*{target}, so its images would co"):
+        folder.scan(tmp_path)
+
+
+def test_a_link_to_an_image_of_another_class_is_left_out(tmp_path, caplog):
+    make_tree(tmp_path, ["cat/1.png", "dog/1.png"])
+    (tmp_path / "dog" / "2.png").symlink_to(tmp_path / "cat" / "1.png")
+    assert folder.scan(tmp_path).names == ["cat/1.png", "dog/1.png"]
+    assert "a link to an image that is listed): dog/2.png" in caplog.text.replace("'", "")
+
+
+def test_names_do_not_depend_on_where_the_folder_lies(tmp_path):
+    for root in (tmp_path / "a", tmp_path / "b" / "flowers"):
+        make_tree(root, ["x/1.png", "y/inner/2.png"])
+    names = [folder.scan(tmp_path / name).names for name in "ab"]
+    assert names[0] == names[1] == ["x/1.png", "y/inner/2.png"]
+
+
+def test_classes_without_images_in_a_split_are_named(tmp_path, caplog):
+    make_tree(tmp_path, [f"a/{i}.png" for i in range(20)] + ["b/1.png"])
+    config = common.get_config().data
+    _, validation = folder.split(folder.scan(tmp_path), config)
+    missing = "validation" if not validation.counts()[1] else "training"
+    assert f"1 classes have no {missing} images: b" in caplog.text
+
+
+def test_nothing_is_written_into_an_image_folder(tmp_path):
+    folder.require_outside(tmp_path / "runs", tmp_path / "images")
+    for target in ("images", "images/runs/x", "images/../images/runs"):
+        with pytest.raises(UserError, match="lies in the image folder"):
+            folder.require_outside(tmp_path / target, tmp_path / "images")

@@ -13,8 +13,8 @@ from PIL import Image
 from support import without_seconds
 
 from flowers_jax import run
-from flowers_jax.process.errors import UserError
-from flowers_jax.runs import history
+from flowers_jax.process.errors import ResultsIncomplete, UserError
+from flowers_jax.runs import folder, history, plots
 from flowers_jax.train import train_and_evaluate
 
 
@@ -129,9 +129,66 @@ def test_training_stops_early_and_reports_the_best_epoch(tiny_config, tmp_path):
 
 def test_without_restoring_the_last_epoch_is_reported(tiny_config, tmp_path):
     tiny_config.early_stopping.restore_best_weights = False
-    tiny_config.optimizer.learning_rate = 1e-9  # nothing improves after the first epoch
+    tiny_config.early_stopping.min_delta = 1.0  # nothing improves after the first epoch
     summary = train_and_evaluate(tiny_config, tmp_path / "run")
     assert (summary["best_epoch"], summary["reported_epoch"]) == (1, 3)
+    # And the weights that are loaded are those that are reported.
+    rows = list(csv.DictReader((tmp_path / "run" / "predictions.csv").open()))
+    trained = run.load(tmp_path / "run")
+    chances = trained.predict([row["path"] for row in rows])
+    expected = [[float(row[name]) for name in trained.class_names] for row in rows]
+    np.testing.assert_allclose(chances, expected, atol=1e-5)
+    assert trained.predict([]).shape == (0, 3)
+
+
+def test_a_finished_run_can_be_given_more_epochs(tiny_config, tmp_path):
+    train_and_evaluate(tiny_config, tmp_path / "whole")
+    tiny_config.max_epochs = 2
+    train_and_evaluate(tiny_config, tmp_path / "run")
+    tiny_config.max_epochs = 3
+    summary = train_and_evaluate(tiny_config, tmp_path / "run")
+    assert summary["epochs_run"] == 3
+    assert without_seconds(tmp_path / "run") == without_seconds(tmp_path / "whole")
+    tiny_config.max_epochs = 2
+    with pytest.raises(UserError, match="max_epochs was 3 and is 2"):
+        train_and_evaluate(tiny_config, tmp_path / "run")
+
+
+def test_a_run_goes_on_with_the_same_images_elsewhere_only(tiny_config, image_folder, tmp_path):
+    tiny_config.max_epochs = 1
+    train_and_evaluate(tiny_config, tmp_path / "run")
+    tiny_config.max_epochs = 2
+    moved = image_folder.rename(tmp_path / "moved")
+    tiny_config.data.dir = str(moved)
+    train_and_evaluate(tiny_config, tmp_path / "run")
+    tiny_config.max_epochs = 3
+    (moved / "red" / "0.png").unlink()
+    with pytest.raises(UserError, match=r"holds a run on other images .*red/0.png is gone from"):
+        train_and_evaluate(tiny_config, tmp_path / "run")
+    assert len(history.read(tmp_path / "run")) == 2
+
+
+def test_a_run_folder_among_the_images_is_refused_before_anything_is_written(
+    tiny_config, image_folder
+):
+    before = sorted(image_folder.rglob("*"))
+    for workdir in (image_folder, image_folder / "runs" / "x"):
+        with pytest.raises(UserError, match="lies in the image folder"):
+            train_and_evaluate(tiny_config, workdir)
+    assert sorted(image_folder.rglob("*")) == before
+
+
+def test_a_result_that_cannot_be_written_loses_no_training(tiny_config, tmp_path, monkeypatch):
+    def out_of_memory(*arguments):
+        raise MemoryError("no room for a picture")
+
+    tiny_config.max_epochs = 1
+    monkeypatch.setattr(plots, "confusion_matrix", out_of_memory)
+    with pytest.raises(ResultsIncomplete, match=r"the predictions \(MemoryError: no room"):
+        train_and_evaluate(tiny_config, tmp_path)
+    assert folder.read_summary(tmp_path)["epochs_run"] == 1
+    assert (tmp_path / "curves.png").exists()
+    assert (tmp_path / "predictions.csv").exists()
 
 
 @pytest.mark.parametrize(

@@ -50,3 +50,16 @@ def test_the_confusion_matrix_has_rows_that_are_the_truth():
     assert counts[(0, 1)] == "0"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
     figure.canvas.draw()  # a "$" in a class name is no formula
+
+
+def test_of_many_classes_the_most_confused_are_shown():
+    matrix = np.diag(np.full(200, 5))
+    matrix[150, 17] = matrix[3, 199] = 9
+    names = [f"class {i}" for i in range(200)]
+    axes = plots.confusion_matrix(matrix, names, "title").axes[0]
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(shown) == plots.MAX_CLASSES
+    assert {"class 3", "class 17", "class 150", "class 199"} <= set(shown)
+    assert "of 200 classes" in axes.get_title()
+    i, j = shown.index("class 150"), shown.index("class 17")
+    assert {text.get_position(): text.get_text() for text in axes.texts}[(j, i)] == "9"

@@ -1,9 +1,13 @@
 """From decoded images to the batches of an epoch, wherever the images are kept."""
 
 import collections
+import contextlib
 import dataclasses
+import errno
 import logging
+import math
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -197,13 +201,14 @@ def load(
         left.
     """
     size, cache = config.image_size, config.data.cache
+    turn = config.data.exif_orientation
     if cache == "auto":
         cache = choose_cache(len(train) + len(validation), size)
     log.info("decoded images are kept: %s", cache)
     decoders: dict[str, Callable[..., tuple[Any, dict[int, str]]]] = {
-        "device": partial(_decode_to_devices, mesh=mesh),
-        "host": decode.decode,
-        "disk": partial(decode.decode, allocate=on_disk(workdir)),
+        "device": partial(_decode_to_devices, mesh=mesh, exif_orientation=turn),
+        "host": partial(decode.decode, exif_orientation=turn),
+        "disk": partial(decode.decode, allocate=on_disk(workdir), exif_orientation=turn),
     }
     start = time.perf_counter()
     splits: list[Batches] = []
@@ -235,8 +240,25 @@ def choose_cache(num_images: int, image_size: int) -> str:
         limits = [(d.memory_stats() or {}).get("bytes_limit", 0) for d in jax.local_devices()]
         if num_bytes <= sum(limits) / 4:
             return "device"
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return "host" if num_bytes <= memory / 2 else "disk"
+    return "host" if num_bytes <= memory_bytes() / 2 else "disk"
+
+
+# Where Linux tells the memory limit of a container, cgroups version 2 and 1.
+CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+def memory_bytes() -> float:
+    """Main memory of the machine or of the container; infinite if the system does not tell."""
+    limits = [math.inf]
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # Windows has no sysconf
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for path in CGROUP_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # no such file, or the word 'max'
+            limits.append(int(path.read_text("utf-8")))
+    return min(limits)
 
 
 def on_disk(folder: Path) -> Callable[[tuple[int, ...]], np.ndarray]:
@@ -246,7 +268,10 @@ def on_disk(folder: Path) -> Callable[[tuple[int, ...]], np.ndarray]:
         with tempfile.TemporaryFile(dir=folder) as file:
             try:
                 # A full disk shows here, and not as a crash when a page is written.
-                os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+                elif shutil.disk_usage(folder).free < math.prod(shape):  # macOS, Windows
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as error:
                 raise UserError(
                     f"{folder} has no room for the decoded images "
@@ -258,7 +283,7 @@ def on_disk(folder: Path) -> Callable[[tuple[int, ...]], np.ndarray]:
 
 
 def _decode_to_devices(
-    paths: Sequence[str], image_size: int, resize: str, mesh: Mesh
+    paths: Sequence[str], image_size: int, resize: str, mesh: Mesh, exif_orientation: bool
 ) -> tuple[jax.Array, dict[int, str]]:
     """As `decode.decode`, spread over the devices; a process decodes the share of its own."""
     share = -(-len(paths) // mesh.size)
@@ -267,7 +292,10 @@ def _decode_to_devices(
 
     def decode_share(index: Any) -> np.ndarray:  # noqa: ANN401
         first = index[0].start or 0
-        images, unreadable = decode.decode(paths[first : first + share], image_size, resize)
+        own = paths[first : first + share]
+        images, unreadable = decode.decode(
+            own, image_size, resize, exif_orientation=exif_orientation
+        )
         bad.update({first + i: why for i, why in unreadable.items()})
         padding = np.zeros((share - len(images), *shape[1:]), np.uint8)
         return np.concatenate([images, padding])

@@ -1,27 +1,31 @@
 """Image files to pixels, with tf.data: decoded and resized once, on all cores.
 
-TensorFlow is imported where it is used, and never sees an accelerator.
+TensorFlow decodes JPEG, as in Keras; Pillow decodes every other format. TensorFlow is imported
+where it is used, and never sees an accelerator.
 """
 
-import functools
+import contextlib
 import logging
 import os
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 
 from flowers_jax.process.errors import UserError
 
 if TYPE_CHECKING:
-    from tensorflow import DType, Tensor
+    from tensorflow import Tensor
 
 RESIZES = ("bilinear", "nearest")
 # An image that claims more pixels is not decoded: a file of kilobytes can ask for gigabytes.
 MAX_PIXELS = 50_000_000
+# An EXIF block is at the start of a file.
+EXIF_BYTES = 4096
+ORIENTATION = 0x0112
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +34,8 @@ def import_tensorflow() -> types.ModuleType:
     """TensorFlow, told to leave the accelerators to JAX."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters comes as an exception
     try:
-        import tensorflow as tf
+        with _stderr_silenced():
+            import tensorflow as tf
     except ImportError as error:
         raise UserError(
             "TensorFlow, which decodes the images, is not installed; pip install "
@@ -39,6 +44,23 @@ def import_tensorflow() -> types.ModuleType:
     for kind in ("GPU", "TPU"):
         tf.config.set_visible_devices([], kind)
     return tf
+
+
+@contextlib.contextmanager
+def _stderr_silenced() -> Iterator[None]:
+    """TensorFlow writes to the file descriptor before it has read its log level."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def in_memory(shape: tuple[int, ...]) -> np.ndarray:
@@ -51,17 +73,19 @@ def decode(
     image_size: int,
     resize: str,
     allocate: Callable[[tuple[int, ...]], np.ndarray] = in_memory,
+    exif_orientation: bool = False,
 ) -> tuple[UInt8[np.ndarray, "n size size 3"], dict[int, str]]:
-    """Decodes JPEG, PNG, BMP and GIF (first frame) files to RGB, on all cores.
+    """Decodes image files (of an animation the first frame) to RGB, on all cores.
 
     As in Keras' `image_dataset_from_directory` (bilinear) and `flow_from_directory` (nearest), the
-    aspect ratio is not kept, nothing is antialiased, and an EXIF orientation is ignored.
+    aspect ratio is not kept and nothing is antialiased.
 
     Args:
       paths: the files.
       image_size: height and width of the result.
       resize: 'bilinear' or 'nearest'.
       allocate: makes uint8 zeros of a shape.
+      exif_orientation: whether to turn images as their EXIF data says; Keras ignores it.
 
     Returns:
       The pixels, and for each file that could not be decoded its position and the reason (its
@@ -69,90 +93,130 @@ def decode(
     """
     tf = import_tensorflow()
 
-    def bilinear(content: "Tensor") -> "Tensor":
-        image = tf.io.decode_image(content, channels=3, expand_animations=False)
-        # Resizing integers is slower.
-        return tf.image.resize(tf.cast(image, tf.float32), (image_size, image_size))
-
-    # `flow_from_directory` uses Pillow, which decodes with libjpeg's accurate transform and, to
-    # resize, steps from sample to sample by addition, whose rounding decides ties.
-    def nearest(content: "Tensor") -> "Tensor":
-        image = tf.cond(
-            tf.io.is_jpeg(content),
-            lambda: tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE"),
-            lambda: tf.io.decode_image(content, channels=3, expand_animations=False),
-        )
+    # `flow_from_directory` uses Pillow, which steps from sample to sample by addition, whose
+    # rounding decides ties.
+    def nearest(image: "Tensor") -> "Tensor":
         for axis in (0, 1):
             step = tf.cast(tf.shape(image)[axis], tf.float64) / image_size
             samples = tf.cumsum(tf.concat([[step / 2], tf.fill([image_size - 1], step)], axis=0))
             image = tf.gather(image, tf.cast(samples, tf.int32), axis=axis)
         return image
 
-    # AutoGraph quotes code that it cannot convert in a warning, the environment's values included.
-    @tf.autograph.experimental.do_not_convert
-    def load(
-        count_pixels: Callable[["Tensor"], "Tensor"], position: "Tensor", path: "Tensor"
-    ) -> tuple["Tensor", "Tensor"]:
+    def bilinear(image: "Tensor") -> "Tensor":
+        # Resizing integers is slower.
+        image = tf.image.resize(tf.cast(image, tf.float32), (image_size, image_size))
+        return tf.cast(tf.round(image), tf.uint8)
+
+    def jpeg(path: "Tensor") -> "Tensor":
         content = tf.io.read_file(path)
-        small = count_pixels(content) <= MAX_PIXELS
-        content = tf.where(small, content, b"")  # which no decoder accepts
-        image = {"bilinear": bilinear, "nearest": nearest}[resize](content)
-        return position, tf.cast(tf.round(tf.cast(image, tf.float32)), tf.uint8)
+        num_pixels = tf.reduce_prod(tf.cast(tf.image.extract_jpeg_shape(content), tf.int64)[:2])
+        content = tf.where(num_pixels <= MAX_PIXELS, content, b"")  # which cannot be decoded
+        # Pillow, and so `flow_from_directory`, takes libjpeg's accurate transform.
+        method = "INTEGER_ACCURATE" if resize == "nearest" else ""
+        return tf.io.decode_jpeg(content, channels=3, dct_method=method)
+
+    def other(path: "Tensor") -> "Tensor":
+        def read(path: bytes) -> np.ndarray:
+            try:
+                return read_rgb(path, exif_orientation)
+            except Exception:  # TensorFlow would print it; `reason` says what it was
+                return np.zeros((0, 0, 3), np.uint8)  # which cannot be resized
+
+        return tf.ensure_shape(tf.numpy_function(read, [path], tf.uint8), (None, None, 3))
 
     images = allocate((len(paths), image_size, image_size, 3))
     # Reading a pipe or a device would never end.
-    files = [i for i, path in enumerate(paths) if os.path.isfile(path)]
-    # Most photographs are JPEG, and asking for the format takes a tenth of the time of decoding.
-    # libjpeg complains on stderr of files in another format.
-    jpegs = [i for i in files if paths[i].lower().endswith((".jpeg", ".jpg"))]
+    is_file = [os.path.isfile(path) for path in paths]
+    starts = [_start(path) if there else b"" for path, there in zip(paths, is_file, strict=True)]
+    turned = {i for i, start in enumerate(starts) if b"Exif" in start and is_turned(paths[i])}
+    if turned:
+        what = "turned" if exif_orientation else "read as they are stored, as in Keras"
+        log.info("%d images have an EXIF orientation: %s", len(turned), what)
+    jpegs = [
+        i
+        for i, start in enumerate(starts)
+        if start.startswith(b"\xff\xd8\xff") and not (exif_orientation and i in turned)
+    ]
     bad = set(range(len(paths)))
-    for count_pixels, chosen in ((_jpeg_pixels, jpegs), (_pixels, files)):
-        remaining = [i for i in chosen if i in bad]
-        if not remaining:
-            continue
-        names = tf.constant([os.fsencode(paths[i]) for i in remaining], tf.string)
-        dataset = tf.data.Dataset.from_tensor_slices((np.array(remaining, np.int64), names))
-        # AUTOTUNE needs as long to find its number as many folders need to be decoded.
-        dataset = dataset.map(
-            functools.partial(load, count_pixels), num_parallel_calls=4 * (os.cpu_count() or 1)
-        )
-        decoded = dataset.ignore_errors().batch(32).prefetch(2)
-        for positions, pixels in decoded.as_numpy_iterator():
-            images[positions] = pixels
-            bad.difference_update(positions.tolist())
+    for read, chosen in ((jpeg, jpegs), (other, range(len(paths)))):
+        remaining = [i for i in chosen if i in bad and is_file[i]]
+        if remaining:
+            names = [os.fsencode(paths[i]) for i in remaining]
+            resized = {"bilinear": bilinear, "nearest": nearest}[resize]
+            for positions, pixels in _batches(remaining, names, read, resized):
+                images[positions] = pixels
+                bad.difference_update(positions.tolist())
     return images, {i: reason(paths[i]) for i in sorted(bad)}
 
 
-def _pixels(content: "Tensor") -> "Tensor":
-    """Height times width according to the header, int64; above the limit for unknown formats."""
+def _batches(
+    positions: Sequence[int],
+    names: Sequence[bytes],
+    read: Callable[["Tensor"], "Tensor"],
+    resized: Callable[["Tensor"], "Tensor"],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions and pixels of the files that can be read, in any order."""
     tf = import_tensorflow()
 
-    def size(start: int, kind: "DType", little_endian: bool) -> "Tensor":
-        field = tf.strings.substr(content, start, 2 * kind.size)
-        pair = tf.io.decode_raw(field, kind, little_endian=little_endian)
-        return tf.reduce_prod(tf.abs(tf.cast(pair, tf.int64)))  # a BMP's height can be negative
+    # AutoGraph quotes code that it cannot convert in a warning, the environment's values included.
+    @tf.autograph.experimental.do_not_convert
+    def load(position: "Tensor", path: "Tensor") -> tuple["Tensor", "Tensor"]:
+        return position, resized(read(path))
 
-    def starts(magic: bytes) -> "Tensor":
-        long_enough = tf.strings.length(content) >= 26
-        return long_enough & (tf.strings.substr(content, 0, len(magic)) == magic)
-
-    def of_other_kinds() -> "Tensor":
-        return tf.case(
-            [
-                (starts(b"\x89PNG"), lambda: size(16, tf.int32, little_endian=False)),
-                (starts(b"GIF8"), lambda: size(6, tf.uint16, little_endian=True)),
-                (starts(b"BM"), lambda: size(18, tf.int32, little_endian=True)),
-            ],
-            default=lambda: tf.constant(MAX_PIXELS + 1, tf.int64),
-        )
-
-    return tf.cond(tf.io.is_jpeg(content), lambda: _jpeg_pixels(content), of_other_kinds)
+    files = (np.array(positions, np.int64), tf.constant(names, tf.string))
+    dataset = tf.data.Dataset.from_tensor_slices(files)
+    # AUTOTUNE needs as long to find its number as many folders need to be decoded.
+    dataset = dataset.map(load, num_parallel_calls=4 * (os.cpu_count() or 1))
+    yield from dataset.ignore_errors().batch(32).prefetch(2).as_numpy_iterator()
 
 
-def _jpeg_pixels(content: "Tensor") -> "Tensor":
-    """As `_pixels`, for a JPEG; an error for another format."""
-    tf = import_tensorflow()
-    return tf.reduce_prod(tf.cast(tf.image.extract_jpeg_shape(content), tf.int64)[:2])
+def _start(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(EXIF_BYTES)
+    except OSError:
+        return b""
+
+
+def is_turned(path: str) -> bool:
+    """Whether the EXIF data say that the image is to be turned or mirrored."""
+    try:
+        with Image.open(path) as image:
+            return image.getexif().get(ORIENTATION, 1) != 1
+    except (OSError, SyntaxError, ValueError):  # Pillow raises all three
+        return False
+
+
+class Unsupported(ValueError):
+    """The file is an image, but its pixels cannot be used."""
+
+
+def read_rgb(
+    path: str | bytes, exif_orientation: bool = False
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Pillow's RGB pixels of an image file.
+
+    Raises:
+      Unsupported: the image is too large, or its values do not fill the range of their type.
+      OSError, SyntaxError, ValueError: Pillow cannot read the file.
+    """
+    image: Image.Image
+    with Image.open(path) as opened:
+        image = opened
+        if image.width * image.height > MAX_PIXELS:
+            raise Unsupported(f"has more than {MAX_PIXELS // 1_000_000} megapixels")
+        if image.mode in ("I", "F"):
+            raise Unsupported("has 32 bits per channel; convert it to 8")
+        # Pillow takes the upper byte, which is nearly empty where 16 bits hold 12.
+        deep = any(";16" in str(tile[3]) for tile in opened.tile)
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        if exif_orientation:
+            image = ImageOps.exif_transpose(image)
+        pixels = np.asarray(image.convert("RGB"))
+    if deep and pixels.max() < 16:
+        raise Unsupported("uses only the lower 12 of its 16 bits; convert it to 8 bits")
+    return pixels
 
 
 def reason(path: str) -> str:
@@ -164,19 +228,17 @@ def reason(path: str) -> str:
             return "is empty"
         if not os.path.isfile(path) and not os.path.isdir(path):
             return "is not a file"
-        with Image.open(path) as image:
-            kind = image.format
-            if image.width * image.height > MAX_PIXELS:
-                return f"has more than {MAX_PIXELS // 1_000_000} megapixels"
-            image.load()
+        read_rgb(path)
     except Image.UnidentifiedImageError:
         return "is not an image"
     except Image.DecompressionBombError:
         return f"has more than {MAX_PIXELS // 1_000_000} megapixels"
+    except Unsupported as error:
+        return str(error)
     except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three
         system = getattr(error, "strerror", None)
         return f"cannot be read: {system}" if system else "is truncated or damaged"
-    return f"is damaged or of a kind that is not supported ({kind})"
+    return "cannot be decoded"
 
 
 def report_bad(bad: Mapping[str, str], num_images: int, on_bad_image: str) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from flowers_jax.process.errors import UserError
+
 Colour = tuple[int, int, int]
 Rng = np.random.Generator
 
@@ -28,6 +30,9 @@ BLOOM_COLOURS: tuple[Colour, ...] = (
 )
 
 
+MARKER = ".drawn_by_flowers_jax"
+
+
 def write(root: str | os.PathLike, per_class: int = 100, size: int = 96, seed: int = 0) -> None:
     """Writes `per_class` square PNG images of each kind below `root`, one folder per kind.
 
@@ -39,9 +44,20 @@ def write(root: str | os.PathLike, per_class: int = 100, size: int = 96, seed: i
       per_class: images of each kind.
       size: height and width in pixels.
       seed: of all that varies.
+
+    Raises:
+      UserError: the folder holds something that was not drawn.
     """
+    root = Path(root)
+    if not (root / MARKER).exists() and root.is_dir() and any(root.iterdir()):
+        raise UserError(
+            f"{root} holds other files, and no drawings go among them; choose an empty folder, or "
+            "--config.data.source=folder to train on what it holds."
+        )
+    root.mkdir(parents=True, exist_ok=True)
+    (root / MARKER).touch()
     for k, kind in enumerate(KINDS):
-        folder = Path(root) / kind
+        folder = root / kind
         folder.mkdir(parents=True, exist_ok=True)
         for i in range(per_class):
             path = folder / f"{kind}_{i:04d}.png"

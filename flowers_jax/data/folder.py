@@ -16,8 +16,12 @@ from ml_collections import ConfigDict
 
 from flowers_jax.process.errors import UserError
 
-# Keras lists files with these endings.
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+# The endings that Keras lists, and the other formats that Pillow reads.
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp", ".tif", ".tiff", ".avif")
+# Folders that systems make beside or among images; like hidden ones they are never classes.
+SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "__pycache__"}
+# Names of the parts of a folder that is split already.
+PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 SPLITS = ("keras", "holdout", "none")
 
 log = logging.getLogger(__name__)
@@ -46,6 +50,15 @@ class ImageFolder:
             tuple(self.paths[i] for i in indices), self.labels[indices], self.class_names
         )
 
+    @property
+    def names(self) -> list[str]:
+        """Class and path within it of each file, which do not depend on where the folder lies."""
+        classes = (self.class_names[label] for label in self.labels)
+        return [
+            path[path.rindex(f"{os.sep}{name}{os.sep}") + 1 :].replace(os.sep, "/")
+            for path, name in zip(self.paths, classes, strict=True)
+        ]
+
     def counts(self) -> Int[np.ndarray, "classes"]:
         """Number of files per class."""
         return np.bincount(self.labels, minlength=len(self.class_names))
@@ -54,32 +67,29 @@ class ImageFolder:
 def scan(root: str | os.PathLike) -> ImageFolder:
     """Lists the images below `root`, one class per sub-folder.
 
-    Classes and, within a class, folders and file names are sorted as strings; hidden folders are
-    not classes. A root whose only content is one folder of class folders stands for that folder
+    Classes and, within a class, folders and file names are sorted as strings. Hidden files and
+    folders and those of systems are ignored, and so are links to images in the folder itself; the
+    log names them. A root whose only content is one folder of class folders stands for that folder
     (Kaggle's `flowers-recognition/flowers`).
 
     Raises:
-      UserError: no class folders, an empty class, an unreadable folder, a folder that links back
-        to one already listed, or class folders listed a second time inside one of them (Kaggle's
-        archive once held `flowers/flowers`).
+      UserError: fewer than two class folders, an empty class, an unreadable folder, a folder that
+        links to one already listed, a folder that is split into `train`, `val` and `test`, or class
+        folders listed a second time inside one of them (Kaggle's archive once held
+        `flowers/flowers`).
     """
     root = Path(root)
     try:
         classes = _subfolders(root)
         if len(classes) == 1 and _subfolders(classes[0]):
             root, classes = classes[0], _subfolders(classes[0])
-        if not classes:
-            raise UserError(f"{root} holds no class folders; expected one folder of images each.")
-        names = {folder.name for folder in classes}
-        for folder in classes:
-            if len(names & {inner.name for inner in _subfolders(folder)}) > 1:
-                raise UserError(
-                    f"{folder} repeats the class folders beside it, so every image would count "
-                    f"twice; use {folder} itself as the data folder or remove it."
-                )
-        listings = [_image_files(folder) for folder in classes]
+        _require_classes(root, classes)
+        listing = _Listing(root)
+        listings = [listing.images_of(folder) for folder in classes]
     except OSError as error:
         raise UserError(f"{error.filename or root} cannot be read: {error.strerror}.") from error
+    listings = listing.without_links(listings)
+    listing.report()
     empty = [folder.name for folder, files in zip(classes, listings, strict=True) if not files]
     if empty:
         raise UserError(
@@ -93,42 +103,103 @@ def scan(root: str | os.PathLike) -> ImageFolder:
     )
 
 
+def _require_classes(root: Path, classes: Sequence[Path]) -> None:
+    """Raises UserError unless these folders can be the classes of `root`."""
+    names = {folder.name for folder in classes}
+    if not classes:
+        raise UserError(f"{root} holds no class folders; expected one folder of images each.")
+    if len({name.lower() for name in names} & PARTS) > 1:
+        raise UserError(
+            f"{root} is split already ({', '.join(sorted(names))}), and these are not classes; "
+            "name one of them with --config.data.dir, or merge them into one folder per class."
+        )
+    if len(classes) == 1:
+        raise UserError(
+            f"{root} holds a single class ({classes[0].name}); there must be two or more."
+        )
+    for folder in classes:
+        try:
+            folder.name.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"the class folder {str(folder)!a} has a name that is not UTF-8."
+            ) from error
+        if len(names & {inner.name for inner in _subfolders(folder)}) > 1:
+            raise UserError(
+                f"{folder} repeats the class folders beside it, so every image would count "
+                f"twice; use {folder} itself as the data folder or remove it."
+            )
+
+
+def _is_ignored(name: str) -> bool:
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
 def _subfolders(folder: Path) -> list[Path]:
-    """The visible folders in `folder`, sorted by name."""
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    """The folders in `folder` that can be classes, sorted by name."""
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not _is_ignored(p.name))
 
 
-def _image_files(folder: Path) -> list[str]:
-    """All image files below `folder`, in Keras' order; other files are named in the log."""
+HIDDEN = "hidden or made by a system"
+NOT_AN_IMAGE = "not an image by its name"
+LINK = "a link to an image that is listed"
 
-    def fail(error: OSError) -> None:
-        raise error
 
-    def walk() -> Iterator[tuple[str, list[str]]]:
-        seen: dict[str, str] = {}
-        for parent, _, names in os.walk(folder, followlinks=True, onerror=fail):
-            known = seen.setdefault(os.path.realpath(parent), parent)
+class _Listing:
+    """Lists class folders, and remembers what it has listed and what it has ignored."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._folders: dict[str, str] = {}  # by their real path
+        hidden = [str(p) for p in root.iterdir() if p.is_dir() and _is_ignored(p.name)]
+        self._ignored: dict[str, list[str]] = {HIDDEN: hidden, NOT_AN_IMAGE: [], LINK: []}
+
+    def images_of(self, folder: Path) -> list[str]:
+        """All image files below a class folder, in Keras' order."""
+        images = []
+        for parent, names in sorted(self._walk(folder)):
+            for name in sorted(names):
+                path = os.path.join(parent, name)
+                if _is_ignored(name):
+                    self._ignored[HIDDEN].append(path)
+                elif not name.lower().endswith(EXTENSIONS):
+                    self._ignored[NOT_AN_IMAGE].append(path)
+                else:
+                    images.append(path)
+        return images
+
+    def _walk(self, folder: Path) -> Iterator[tuple[str, list[str]]]:
+        def fail(error: OSError) -> None:
+            raise error
+
+        for parent, folders, names in os.walk(folder, followlinks=True, onerror=fail):
+            known = self._folders.setdefault(os.path.realpath(parent), parent)
             if known != parent:
                 raise UserError(
                     f"{parent} is a link to {known}, so its images would count twice; remove it."
                 )
+            hidden = [name for name in folders if _is_ignored(name)]
+            self._ignored[HIDDEN] += [os.path.join(parent, n) for n in hidden]
+            folders[:] = [name for name in folders if name not in hidden]
             yield parent, names
 
-    files: list[str] = []
-    others: list[str] = []
-    for parent, names in sorted(walk(), key=lambda entry: entry[0]):
-        for name in sorted(names):
-            listed = files if name.lower().endswith(EXTENSIONS) else others
-            listed.append(os.path.join(parent, name))
-    if others:
-        log.warning(
-            "%s: %d files are not listed, their names end in none of %s: %s",
-            folder,
-            len(others),
-            " ".join(EXTENSIONS),
-            ", ".join(map(ascii, others[:5])) + (" ..." if len(others) > 5 else ""),
-        )
-    return files
+    def without_links(self, listings: Sequence[list[str]]) -> list[list[str]]:
+        """The listings without links to images that are listed themselves."""
+        own = {os.path.realpath(p) for files in listings for p in files if not os.path.islink(p)}
+
+        def is_listed(path: str) -> bool:
+            return os.path.islink(path) and os.path.realpath(path) in own
+
+        self._ignored[LINK] += [path for files in listings for path in files if is_listed(path)]
+        return [[path for path in files if not is_listed(path)] for files in listings]
+
+    def report(self) -> None:
+        """Names in the log what was ignored."""
+        for why, paths in self._ignored.items():
+            if paths:
+                shown = ", ".join(ascii(os.path.relpath(path, self._root)) for path in paths[:5])
+                more = " ..." if len(paths) > 5 else ""
+                log.warning("%s: %d ignored (%s): %s%s", self._root, len(paths), why, shown, more)
 
 
 def keras_split(
@@ -175,6 +246,15 @@ def holdout_split(index: ImageFolder, per_class: int, seed: int) -> tuple[ImageF
     return index.take(train), index.take(validation)
 
 
+def require_outside(target: Path, root: Path) -> None:
+    """Raises UserError if `target`, which is to be written, is the image folder or lies in it."""
+    if target.resolve().is_relative_to(root.resolve()):
+        raise UserError(
+            f"{target} lies in the image folder {root}, where it would be taken for a class; "
+            "choose a folder outside."
+        )
+
+
 def add_leaked(train: ImageFolder, validation: ImageFolder, count: int) -> ImageFolder:
     """`train` with the first `count` images of `validation` added; these are whole classes.
 
@@ -196,7 +276,13 @@ def add_leaked(train: ImageFolder, validation: ImageFolder, count: int) -> Image
 def split(index: ImageFolder, config: ConfigDict) -> tuple[ImageFolder, ImageFolder]:
     """Training and validation files as `config.data` says; with 'none' both are the whole."""
     if config.split == "keras":
-        return keras_split(index, config.validation_fraction, config.split_seed)
+        train, validation = keras_split(index, config.validation_fraction, config.split_seed)
+        for name, files in (("training", train), ("validation", validation)):
+            missing = [index.class_names[k] for k in np.flatnonzero(files.counts() == 0)]
+            if missing:
+                shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+                log.warning("%d classes have no %s images: %s", len(missing), name, shown)
+        return train, validation
     if config.split == "holdout":
         train, validation = holdout_split(index, config.holdout_per_class, config.split_seed)
         return add_leaked(train, validation, config.leaked), validation

@@ -44,23 +44,28 @@ def resolve(config: ConfigDict, workdir: Path) -> DataSource:
       UserError: the source is unavailable.
     """
     if config.source == "drawn":
-        root = Path(config.dir or workdir / "drawn_flowers")
+        root = Path(config.dir).expanduser() if config.dir else workdir / "drawn_flowers"
         drawn.write(root)
         return DataSource("drawn flowers (no photographs)", root)
     if config.source == "tfds":
         return DataSource("tensorflow-datasets tf_flowers", _tfds(config.dir))
     if config.source == "kaggle":
         return _kaggle()
-    named = config.dir or os.environ.get("FLOWERS_DIR")
+    named = named_folder(config)
     if named:
-        root = Path(named).expanduser()
-        if not root.is_dir():
+        if not named.is_dir():
             origin = "config.data.dir" if config.dir else "the environment variable FLOWERS_DIR"
-            raise UserError(f"{origin} names {root}, which is not a folder.")
-        return DataSource(f"folder {root.resolve().name}", root)
+            raise UserError(f"{origin} names {named}, which is not a folder.")
+        return DataSource(f"folder {named.resolve().name}", named)
     if config.source == "folder":
         raise UserError("config.data.source='folder' needs --config.data.dir=DIR or FLOWERS_DIR.")
     return _kaggle()
+
+
+def named_folder(config: ConfigDict) -> Path | None:
+    """The folder of photographs that the config or the environment names, if any."""
+    named = config.dir or os.environ.get("FLOWERS_DIR")
+    return Path(named).expanduser() if named and config.source in ("auto", "folder") else None
 
 
 def _kaggle() -> DataSource:
@@ -92,7 +97,10 @@ def _tfds(directory: str | None) -> Path:
         raise UserError(
             f"config.data.source='tfds' needs {error.name}; pip install 'flowers-jax[tf,tfds]'."
         ) from error
-    root = Path(directory or Path.home() / ".cache" / "flowers_jax") / "tf_flowers"
+    try:
+        root = Path(directory or "~/.cache/flowers_jax").expanduser() / "tf_flowers"
+    except RuntimeError as error:  # there is no home
+        raise UserError("config.data.source='tfds' needs --config.data.dir=DIR.") from error
     if root.is_dir():
         return root
     try:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import jax
 
+from flowers_jax.process.errors import UserError
+
 Options = dict[str, str | bool]
 
 # jaxlib 0.8.3 and later give convolutions to YNNPACK, whose filter gradients are two to five times
@@ -30,6 +32,17 @@ def compiler_options() -> Options:
     except jax.errors.JaxRuntimeError:  # an older jaxlib, without the option and without YNNPACK
         return {}
     return CPU_OPTIONS
+
+
+def require_devices() -> None:
+    """Raises UserError if JAX finds no device of the platform that it is told to use."""
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        raise UserError(
+            f"JAX finds no device ({str(error).splitlines()[0][:200]}); unset JAX_PLATFORMS, or "
+            "install jax for this device."
+        ) from error
 
 
 def use_compilation_cache() -> None:

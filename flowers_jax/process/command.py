@@ -1,6 +1,7 @@
 """What the commands share: plain messages, and errors in one sentence with exit status 2."""
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -9,14 +10,14 @@ from typing import NoReturn, TextIO
 from absl import app, flags
 from absl import logging as absl_logging
 
-from flowers_jax.process.errors import Interrupted, UserError
+from flowers_jax.process.errors import Interrupted, ResultsIncomplete, UserError
 
 
 def run(main: Callable[[Sequence[str]], None], messages: TextIO = sys.stdout) -> NoReturn:
     """Parses the flags and runs `main` with the arguments that are none.
 
-    A `UserError` or a wrong flag ends the process with its sentence on stderr and status 2; SIGINT
-    and SIGTERM end it with 130 and 143.
+    A `UserError` or a wrong flag ends the process with its sentence on stderr and status 2,
+    `ResultsIncomplete` with 1; SIGINT, SIGTERM and SIGHUP end it with 130, 143 and 129.
 
     Args:
       main: takes the program's name and the arguments.
@@ -24,13 +25,21 @@ def run(main: Callable[[Sequence[str]], None], messages: TextIO = sys.stdout) ->
     """
 
     def guarded(arguments: Sequence[str]) -> None:
-        absl_logging.set_verbosity(absl_logging.WARNING)
+        os.environ["MPLBACKEND"] = "agg"  # a notebook's may not be installed here
+        absl_logging.set_verbosity(absl_logging.ERROR)
+        logging.raiseExceptions = False  # whoever reads the output may have closed it
         logging.basicConfig(format="%(message)s", stream=messages, force=True)
         logging.getLogger("flowers_jax").setLevel(logging.INFO)
         try:
             main(arguments)
         except UserError as error:
             _fail(error)
+        except ResultsIncomplete as error:
+            print("error:", error, file=sys.stderr)
+            sys.exit(1)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains at its exit
+            sys.exit(128 + signal.SIGPIPE)
         except Interrupted as error:
             print(error, file=sys.stderr)
             sys.exit(128 + error.signal)

@@ -8,6 +8,10 @@ class UserError(Exception):
     """
 
 
+class ResultsIncomplete(Exception):
+    """A run is trained, and some of its results could not be written; the sentence names them."""
+
+
 class Interrupted(Exception):
     """A signal ended the run after its state was saved.
 

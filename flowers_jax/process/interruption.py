@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a value the loop asks for, so that it can finish a step and save."""
+"""Signals as a value the loop asks for, so that it can finish a step and save."""
 
 import signal
 import threading
@@ -8,12 +8,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+# Ctrl-C, the end of a job, and a closed terminal, which Windows does not know.
+SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 # How often several processes ask one another, in questions of the loop.
 EVERY = 32
 
 
 class Interruption:
-    """Remembers the first SIGINT or SIGTERM inside its `with` block; a second one acts at once.
+    """Remembers the first of `SIGNALS` inside its `with` block; a second one acts at once.
 
     Outside the main thread, where Python delivers no signals, it remembers none.
     """
@@ -40,8 +42,9 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._remember)
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                    self._handlers[number] = signal.signal(number, self._remember)
         return self
 
     def __exit__(self, *exception: object) -> None:

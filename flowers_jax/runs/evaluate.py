@@ -38,13 +38,16 @@ def write(workdir: Path, images: ImageFolder, probabilities: Probabilities, titl
 
 
 def write_predictions(workdir: Path, images: ImageFolder, probabilities: Probabilities) -> None:
-    """Writes `predictions.csv`: `path,label,predicted` and a probability per class."""
-    names = images.class_names
+    """Writes `predictions.csv`: `path,label,predicted` and a probability per class.
+
+    The column of a class that has one of these three names begins with "class ".
+    """
+    names, first = images.class_names, ["path", "label", "predicted"]
     predicted = probabilities.argmax(axis=1)
     rows = zip(images.paths, images.labels, predicted, probabilities.tolist(), strict=True)
     files.write_csv(
         workdir / "predictions.csv",
-        ["path", "label", "predicted", *names],
+        [*first, *(f"class {name}" if name in first else name for name in names)],
         ([path, names[i], names[j], *row] for path, i, j, row in rows),
     )
 

@@ -93,8 +93,15 @@ def json_config(config: ConfigDict) -> dict[str, Any]:
 
 
 def require_same_settings(workdir: Path, old: ConfigDict, new: ConfigDict) -> None:
-    """Raises UserError if the settings of the run in the folder differ from the new ones."""
-    differing = differences(json_config(old), json_config(new))
+    """Raises UserError if the settings of the run in the folder differ from the new ones.
+
+    The images may lie elsewhere, and a run may be given more epochs.
+    """
+    before, now = json_config(old), json_config(new)
+    before["data"]["dir"] = now["data"]["dir"]
+    before["max_epochs"] = max(before["max_epochs"], now["max_epochs"])
+    before["workdir"] = now["workdir"]
+    differing = differences(before, now)
     if differing:
         raise UserError(
             f"{workdir} holds a run with other settings ({'; '.join(differing)}); move it away, "
@@ -132,6 +139,7 @@ def describe(
     files.write_json(workdir / "classes.json", list(class_names))
     files.write_json(workdir / "config.json", json_config(config))
     files.write_text(workdir / "model.txt", model_table)
+    (workdir / "summary.json").unlink(missing_ok=True)  # of fewer epochs
 
 
 def set_aside(workdir: Path) -> Path | None:

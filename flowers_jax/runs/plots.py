@@ -119,8 +119,21 @@ def compare(histories: Mapping[str, Sequence[History]], title: str) -> Figure:
     return figure
 
 
+# More classes do not fit a picture that one can read.
+MAX_CLASSES = 25
+
+
 def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
-    """Counts with rows that are true classes; colour is the share of the row."""
+    """Counts with rows that are true classes; colour is the share of the row.
+
+    Of more than `MAX_CLASSES` classes it shows those that are confused most often.
+    """
+    if len(class_names) > MAX_CLASSES:
+        mistakes = matrix - np.diag(np.diag(matrix))
+        worst = np.argsort(-(mistakes.sum(axis=0) + mistakes.sum(axis=1)), kind="stable")
+        shown = np.sort(worst[:MAX_CLASSES])
+        title += f"\nthe {MAX_CLASSES} of {len(class_names)} classes that are confused most often"
+        matrix, class_names = matrix[np.ix_(shown, shown)], [class_names[i] for i in shown]
     size = 3.2 + 0.62 * len(class_names)
     figure = Figure(figsize=(size + 0.9, size), layout="constrained")
     axes = figure.subplots()

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import tensorboardX
 from ml_collections import ConfigDict
@@ -91,7 +92,9 @@ class Record:
     def restore(self, saved: dict[str, Any]) -> None:
         """Goes back to what `to_json` gave."""
         self.history = saved["history"]
-        self.stopping = EarlyStopping(**saved["stopping"])
+        # The patience is that of today: without early stopping it grows with the epochs.
+        stopping = EarlyStopping(**saved["stopping"])
+        self.stopping = dataclasses.replace(stopping, patience=self.stopping.patience)
         self._seconds = saved["seconds"]
 
     def end_epoch(self, averages: dict[str, float], learning_rate: float) -> bool:
@@ -134,6 +137,8 @@ class Record:
             "images_per_second": self._num_images / float(np.median(seconds)),
             "versions": folder.versions(),
             "seed": self.config.seed,
+            "x64": jax.config.values["jax_enable_x64"],
+            "matmul_precision": jax.config.values["jax_default_matmul_precision"],
         }
 
 
