@@ -9,7 +9,8 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from flowers_jax import models, settings
-from flowers_jax.data import batches
+from flowers_jax.data import decode
+from flowers_jax.data.batches import Batches
 from flowers_jax.data.folder import ImageFolder
 from flowers_jax.models import Variables
 from flowers_jax.process.errors import UserError
@@ -44,13 +45,21 @@ class Run:
         """
         if not paths:
             return np.zeros((0, len(self.class_names)), np.float32)
-        config = self.config.copy_and_resolve_references()
-        config.data.on_bad_image, config.data.cache = "error", "host"
-        config.batch_size = min(config.batch_size, len(paths))
-        unlabelled = np.zeros(len(paths), np.int32)
-        files = ImageFolder(tuple(map(str, paths)), unlabelled, self.class_names)
-        data = batches.load(files, files, config, self.workdir, self.trainer.mesh)
-        return self.trainer.predict(self.variables, data.train.epoch())
+        names = [str(path) for path in paths]
+        config = self.config
+        images, unreadable = decode.decode(
+            names,
+            config.image_size,
+            config.data.resize,
+            exif_orientation=config.data.exif_orientation,
+        )
+        if unreadable:
+            bad = {names[i]: why for i, why in unreadable.items()}
+            raise UserError(f"{decode.describe_bad(bad, len(names))}. Leave them out.")
+        files = ImageFolder(tuple(names), np.zeros(len(names), np.int32), self.class_names)
+        batch_size = min(config.batch_size, len(names))
+        split = Batches(files, images, np.arange(len(names)), batch_size, self.trainer.mesh)
+        return self.trainer.predict(self.variables, split.epoch())
 
 
 def load(workdir: str | Path) -> Run:

@@ -257,6 +257,14 @@ def test_the_commands(image_folder, tmp_path):
         (["--config=configs/none.py"], "there is no config configs/none.py"),
         (["--config=configs/quickstart.py", "--config.batch_sise=2"], "batch_size"),
         (["--config=configs/quickstart.py", "--config.seed=one"], "--config.seed=one"),
+        (
+            ["--config=configs/common.py", "--config.optimizer.lr=1"],
+            "--config.optimizer.lr=1 names no setting",
+        ),
+        (
+            ["--config=configs/common.py", "--config.early_stopping=None"],
+            "A config file can set a group to None",
+        ),
         (["--confg=configs/quickstart.py"], "Did you mean: config"),
         (["--config=configs/quickstart.py", "--config.model=foo"], "model='foo' is not one of"),
     ],

@@ -221,7 +221,13 @@ def load(
     num_images = sum(len(split.files) for split in splits) + len(bad)
     log.info("%d images decoded in %.1f s", num_images, time.perf_counter() - start)
     if bad:
-        decode.report_bad(bad, num_images, config.data.on_bad_image)
+        what = decode.describe_bad(bad, num_images)
+        if config.data.on_bad_image == "error":
+            raise UserError(
+                f"{what}. Repair or remove them, or leave them out with "
+                "--config.data.on_bad_image=skip."
+            )
+        log.warning("%s; they are left out", what)
         if not all(len(split.files) for split in splits):
             raise UserError("no usable image is left in a split; see the images named above.")
     return Splits(splits[0], splits[-1], len(bad))

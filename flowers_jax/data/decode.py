@@ -241,21 +241,7 @@ def reason(path: str) -> str:
     return "cannot be decoded"
 
 
-def report_bad(bad: Mapping[str, str], num_images: int, on_bad_image: str) -> None:
-    """Names the files that cannot be decoded.
-
-    Args:
-      bad: path and reason of each.
-      num_images: files in all.
-      on_bad_image: 'error' to raise, 'skip' to log.
-
-    Raises:
-      UserError: naming all of them, if `on_bad_image` is 'error'.
-    """
+def describe_bad(bad: Mapping[str, str], num_images: int) -> str:
+    """Names the files that cannot be decoded, given path and reason of each, in words."""
     names = "; ".join(f"{path!a} {why}" for path, why in sorted(bad.items()))
-    if on_bad_image == "error":
-        raise UserError(
-            f"{len(bad)} of {num_images} images cannot be used: {names}. Repair or remove "
-            "them, or leave them out with --config.data.on_bad_image=skip."
-        )
-    log.warning("%d of %d images left out: %s", len(bad), num_images, names)
+    return f"{len(bad)} of {num_images} images cannot be used: {names}"

@@ -38,10 +38,11 @@ def require_devices() -> None:
     """Raises UserError if JAX finds no device of the platform that it is told to use."""
     try:
         jax.devices()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # JAX has no better word for some platforms
+        asked = os.environ.get("JAX_PLATFORMS", "any platform")
         raise UserError(
-            f"JAX finds no device ({str(error).splitlines()[0][:200]}); unset JAX_PLATFORMS, or "
-            "install jax for this device."
+            f"JAX finds no device of {asked}; unset JAX_PLATFORMS, or install jax for it, such as "
+            "jax[cuda12]."
         ) from error
 
 

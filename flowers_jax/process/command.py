@@ -54,12 +54,17 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)
     # ml_collections raises the plain ones for a missing config file or an unknown or ill-typed key.
-    except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        _fail(error)
+    except KeyError as error:
+        flag = next((a for a in arguments if f".{error.args[0]}=" in a), f"{error.args[0]}")
+        _fail(
+            f"{flag} names no setting; what a group does not hold yet is given as a dictionary: "
+            "--config.model_args=\"{'last_kernel': 5}\"."
+        )
+    except (flags.Error, OSError, AttributeError, TypeError, ValueError) as error:
+        of_none = "as a ConfigDict: `None`" in str(error)
+        _fail(f"{error} {'A config file can set a group to None.' * of_none}")
 
 
-def _fail(error: Exception) -> NoReturn:
-    # KeyError would show its argument quoted.
-    sentence = str(error.args[0] if isinstance(error, KeyError) else error)
-    print("error:", " ".join(sentence.split("\n")), file=sys.stderr)
+def _fail(error: Exception | str) -> NoReturn:
+    print("error:", " ".join(str(error).split("\n")).strip(), file=sys.stderr)
     sys.exit(2)
