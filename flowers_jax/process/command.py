@@ -54,13 +54,15 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)
     # ml_collections raises the plain ones for a missing config file or an unknown or ill-typed key.
-    except KeyError as error:
-        flag = next((a for a in arguments if f".{error.args[0]}=" in a), f"{error.args[0]}")
-        _fail(
-            f"{flag} names no setting; what a group does not hold yet is given as a dictionary: "
-            "--config.model_args=\"{'last_kernel': 5}\"."
-        )
-    except (flags.Error, OSError, AttributeError, TypeError, ValueError) as error:
+    except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        cause = error.args[0] if error.args else None
+        name = str(cause.args[0]).strip("'") if isinstance(cause, KeyError) else ""
+        for argument in arguments:
+            if name and f".{name}=" in argument:
+                _fail(
+                    f"{argument} names no setting; what a group does not hold yet is given as a "
+                    "dictionary: --config.model_args=\"{'last_kernel': 5}\"."
+                )
         of_none = "as a ConfigDict: `None`" in str(error)
         _fail(f"{error} {'A config file can set a group to None.' * of_none}")
 
