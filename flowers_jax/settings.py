@@ -134,6 +134,7 @@ SETTINGS: dict[str, Setting] = {
     # A step whose loss or gradient is not finite ends the run ('stop'), changes nothing
     # ('skip_step') or is taken as it is ('ignore').
     "on_non_finite": Setting("stop", choice("stop", "skip_step", "ignore")),
+    "deterministic": Setting(False, FLAG),  # repeatable kernels on a GPU, perhaps slower
     "checkpoint": Setting({}, GROUP),
     "checkpoint.every_minutes": Setting(5.0, number(least=0)),
 }

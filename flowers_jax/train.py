@@ -83,7 +83,9 @@ def _train(config: ConfigDict, workdir: Path, writes: bool) -> Summary:
         images.record(workdir, data.train.files, data.validation.files)
 
     # Model
-    trainer = Trainer(create_task(config, len(data.class_names)), config.image_size, mesh)
+    task = create_task(config, len(data.class_names))
+    options = backend.compiler_options(config.deterministic)
+    trainer = Trainer(task, config.image_size, mesh, options)
     model = trainer.task.model
     state = start(config, trainer)
     num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))

@@ -1,5 +1,7 @@
 """Between an experiment and its pure steps: devices, sharding, compilation, donated memory."""
 
+import logging
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
@@ -30,6 +32,8 @@ from flowers_jax.step import (
 )
 
 Tree = TypeVar("Tree")
+
+log = logging.getLogger(__name__)
 
 
 def create_mesh() -> Mesh:
@@ -79,6 +83,7 @@ class Trainer:
         if compiler_options is None:
             compiler_options = backend.compiler_options()
         self.task = task
+        self._is_compiled = False
         self.mesh = mesh or create_mesh()
         self._image_size = image_size
         self._replicated = NamedSharding(self.mesh, PartitionSpec())
@@ -112,7 +117,14 @@ class Trainer:
         self, state: TrainState, epoch: Metrics, batch: Batch, keys: Keys
     ) -> tuple[TrainState, Metrics]:
         """As `step.train_step`; takes over the memory of `state`."""
-        return self._train_step(state, epoch, batch, keys)
+        if self._is_compiled:
+            return self._train_step(state, epoch, batch, keys)
+        log.info("compiling the training step")
+        start = time.perf_counter()
+        result = self._train_step(state, epoch, batch, keys)
+        log.info("compiled in %.1f s", time.perf_counter() - start)
+        self._is_compiled = True
+        return result
 
     def eval_step(self, variables: Variables, epoch: Metrics, batch: Batch) -> Metrics:
         """As `step.eval_step`."""

@@ -163,7 +163,7 @@ def test_a_run_killed_twelve_times_ends_as_if_it_had_not_been(image_folder, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_command_ends_with_the_status_of_the_signal(image_folder, tmp_path, number):
     process = start(image_folder, tmp_path / "run", "--config.max_epochs=100000")
     wait_for_epochs(process)

@@ -19,19 +19,40 @@ CPU_OPTIONS: Options = {
         "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
     )
 }
+# XLA times some 33 Triton kernels for each matrix product and, from jaxlib 0.8.3, fusions too:
+# GoogLeNet then compiles for more than seven minutes.
+GPU_OPTIONS: Options = {
+    "xla_gpu_experimental_enable_fusion_autotuner": False,
+    "xla_gpu_enable_triton_gemm": False,
+}
+# The first kernel that repeats its results instead of the fastest one.
+DETERMINISTIC_GPU_OPTIONS: Options = {"xla_gpu_exclude_nondeterministic_ops": True}
 MAX_CACHE_BYTES = 2 * 10**9  # the least recently used programs are evicted first
 
 
+def compiler_options(deterministic: bool = False) -> Options:
+    """Options for `jax.jit` of training and evaluation steps on the default backend.
+
+    Those that the user's `XLA_FLAGS` name are left to them.
+
+    Args:
+      deterministic: whether the same run must give the same bits; on CPU and TPU it always does.
+    """
+    options = {"cpu": CPU_OPTIONS, "gpu": GPU_OPTIONS}.get(jax.default_backend(), {})
+    if deterministic and jax.default_backend() == "gpu":
+        options = options | DETERMINISTIC_GPU_OPTIONS
+    named = os.environ.get("XLA_FLAGS", "")
+    return {k: v for k, v in options.items() if k not in named and is_known(k, v)}
+
+
 @functools.cache
-def compiler_options() -> Options:
-    """Options for `jax.jit` of training and evaluation steps on the default backend."""
-    if jax.default_backend() != "cpu":
-        return {}
+def is_known(option: str, value: str | bool) -> bool:
+    """Whether this jaxlib has the compiler option."""
     try:
-        jax.jit(lambda: 0, compiler_options=CPU_OPTIONS).lower().compile()
-    except jax.errors.JaxRuntimeError:  # an older jaxlib, without the option and without YNNPACK
-        return {}
-    return CPU_OPTIONS
+        jax.jit(lambda: 0, compiler_options={option: value}).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 def require_devices() -> None:

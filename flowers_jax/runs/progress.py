@@ -1,11 +1,11 @@
 """What a run shows while it works: a bar in a terminal, one log line per epoch anywhere."""
 
 import collections
-import sys
 import time
 
 import jax
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from flowers_jax.early_stopping import EarlyStopping
 from flowers_jax.runs.history import Row
@@ -17,7 +17,7 @@ AHEAD = 8
 
 
 class EpochBar:
-    """A bar over the steps of one epoch; shows nothing where the output is not a terminal.
+    """A bar over the steps of one epoch; shows nothing outside of terminals and notebooks.
 
     Args:
       epoch: its number.
@@ -27,13 +27,16 @@ class EpochBar:
     """
 
     def __init__(self, epoch: int, max_epochs: int, steps: int, done: int = 0) -> None:
+        console = Console()
         self._progress = Progress(
             TextColumn(f"epoch {epoch}/{max_epochs}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TimeElapsedColumn(),  # moves while the first step compiles
             TextColumn("{task.fields[metrics]}"),
             transient=True,
-            disable=not sys.stdout.isatty(),
+            console=console,
+            disable=not (console.is_terminal or console.is_jupyter),
         )
         self._task = self._progress.add_task("", total=steps, completed=done, metrics="")
         self._dispatched: collections.deque[Metrics] = collections.deque()
