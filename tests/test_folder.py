@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -175,3 +177,9 @@ def test_nothing_is_written_into_an_image_folder(tmp_path):
     for target in ("images", "images/runs/x", "images/../images/runs"):
         with pytest.raises(UserError, match="lies in the image folder"):
             folder.require_outside(tmp_path / target, tmp_path / "images")
+
+
+def test_a_class_folder_that_cannot_be_written_is_named(tmp_path):
+    make_tree(tmp_path, ["a/1.png", f"{os.fsdecode(bytes([0xFF]))}/1.png"])
+    with pytest.raises(UserError, match=r"udcff' has a name that is not utf-8; rename it"):
+        folder.scan(tmp_path)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -274,3 +275,67 @@ def test_a_wrong_command_is_one_sentence_with_status_2(arguments, message, tmp_p
     assert failed.returncode == 2
     assert message in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("redirection", "environment"),
+    [
+        ("", {"MPLBACKEND": "module://a_notebook.that_is_not_installed"}),
+        ("", {"MPLBACKEND": "nonsense"}),
+        ("", {"HOME": None, "XDG_CACHE_HOME": None, "JAX_COMPILATION_CACHE_DIR": None}),
+        ("", {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+        (" >&-", {}),
+        (" | head -1", {}),
+    ],
+)
+def test_odd_surroundings_change_nothing(image_folder, tmp_path, redirection, environment):
+    name = "red" if "LC_ALL" in environment else "rosé 花"
+    (image_folder / "red").rename(image_folder / name)
+    flags = {"model": "pilot_cnn", "image_size": 16, "max_epochs": 1, "data.dir": image_folder}
+    config = Path.cwd() / "configs" / "common.py"
+    command = [sys.executable, "-m", "flowers_jax.main", f"--config={config}"]
+    command += [f"--config.{key}={value}" for key, value in flags.items()]
+    # Started from another folder than the clone.
+    everywhere = {**os.environ, "PYTHONPATH": str(Path.cwd()), **environment}
+    done = subprocess.run(
+        shlex.join([*command, f"--workdir={tmp_path / 'run'}"]) + redirection,
+        shell=True,
+        cwd=tmp_path,
+        env={key: value for key, value in everywhere.items() if value is not None},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    # With stdout closed the messages go there.
+    assert done.stderr == "" or redirection == " >&-"
+    assert "Traceback" not in done.stderr
+    assert folder.read_summary(tmp_path / "run")["epochs_run"] == 1
+    assert name in (tmp_path / "run" / "predictions.csv").read_text("utf-8")
+
+
+def test_the_terminal_shows_our_own_lines_only(image_folder, tmp_path):
+    photograph = image_folder / "red" / "a PNG.jpg"
+    photograph.write_bytes((image_folder / "red" / "0.png").read_bytes())
+    flags = {"model": "pilot_cnn", "image_size": 16, "max_epochs": 1, "data.dir": image_folder}
+    done = command(
+        "main",
+        "--config=configs/common.py",
+        f"--workdir={tmp_path / 'run'}",
+        *(f"--config.{key}={value}" for key, value in flags.items()),
+    )
+    assert done.stderr == ""
+    starts = (
+        "jax ",
+        "decoded images",
+        "61 images",
+        "folder images",
+        "pilot_cnn",
+        "compil",
+        "epoch",
+    )
+    assert all(line.startswith((*starts, "best epoch")) for line in done.stdout.splitlines())
+    predicted = command("predict", f"--workdir={tmp_path / 'run'}", photograph)
+    assert (predicted.returncode, predicted.stdout.count("\n")) == (0, 1)
+    assert predicted.stderr == ""

@@ -7,6 +7,7 @@ An image folder has one sub-folder per class. Files are listed, ordered and spli
 import dataclasses
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -122,7 +123,8 @@ def _require_classes(root: Path, classes: Sequence[Path]) -> None:
             folder.name.encode()
         except UnicodeEncodeError as error:
             raise UserError(
-                f"the class folder {str(folder)!a} has a name that is not UTF-8."
+                f"the class folder {str(folder)!a} has a name that is not "
+                f"{sys.getfilesystemencoding()}; rename it, or set PYTHONUTF8=1 if it is UTF-8."
             ) from error
         if len(names & {inner.name for inner in _subfolders(folder)}) > 1:
             raise UserError(

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from flowers_jax.data.folder import ImageFolder
-from flowers_jax.runs import files, plots
+from flowers_jax.runs import files
 
 Probabilities = Float[np.ndarray, "n classes"]
 Labels = Int[np.ndarray, "n"]
@@ -22,6 +22,8 @@ def write(workdir: Path, images: ImageFolder, probabilities: Probabilities, titl
       probabilities: of each of them.
       title: of the picture.
     """
+    from flowers_jax.runs import plots
+
     names = images.class_names
     predicted = probabilities.argmax(axis=1)
     matrix = confusion_matrix(images.labels, predicted, len(names))

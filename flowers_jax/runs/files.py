@@ -7,14 +7,17 @@ import io
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
 from PIL import Image
 
 from flowers_jax.process.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -70,10 +73,13 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
 
 
-def write_figure(path: Path, figure: Figure) -> None:
+def write_figure(path: Path, figure: "Figure") -> None:
     """Writes a figure as PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    with warnings.catch_warnings():
+        # A class may have a name that the font cannot write.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(buffer, format="png", dpi=120)
     write_bytes(path, buffer.getvalue())
 
 

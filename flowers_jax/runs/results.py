@@ -1,11 +1,12 @@
 """What a finished run leaves: `summary.json`, tables and pictures."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flowers_jax.data.folder import ImageFolder
 from flowers_jax.process.errors import ResultsIncomplete
-from flowers_jax.runs import evaluate, files, plots
+from flowers_jax.runs import evaluate, files
 from flowers_jax.runs.evaluate import Probabilities
 from flowers_jax.runs.folder import Summary
 from flowers_jax.runs.history import History
@@ -19,7 +20,7 @@ def write(
     history: History,
     validation: ImageFolder,
     probabilities: Probabilities,
-    original: plots.Original | None,
+    original: Mapping[str, Sequence[float]] | None,
 ) -> None:
     """Writes them into the run folder.
 
@@ -34,6 +35,9 @@ def write(
     Raises:
       ResultsIncomplete: naming what could not be written; the rest is.
     """
+    # matplotlib reads MPLBACKEND when it is imported, which the commands set.
+    from flowers_jax.runs import plots
+
     config, best = summary["config"], summary["best_epoch"]
     title = f"{config['model']}, {config['optimizer']['name']} on {summary['data_source']}"
     of_epoch = f"{title}\nepoch {summary['reported_epoch']}, {len(validation)} validation images"
