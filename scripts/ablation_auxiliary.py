@@ -7,7 +7,7 @@ With weight 0 nothing trains the auxiliary classifiers, which stay at chance lev
 
 import clone  # noqa: F401
 
-from flowers_jax.study import ablation, sweeps
+from flowers_jax.study import commands, sweeps
 
 if __name__ == "__main__":
-    ablation.main(sweeps.AUXILIARY)
+    commands.run(lambda: commands.ablation(sweeps.AUXILIARY))

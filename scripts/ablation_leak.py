@@ -7,7 +7,7 @@ python scripts/ablation_leak.py --seeds=3 --jobs=2
 
 import clone  # noqa: F401
 
-from flowers_jax.study import ablation, sweeps
+from flowers_jax.study import commands, sweeps
 
 if __name__ == "__main__":
-    ablation.main(sweeps.LEAK)
+    commands.run(lambda: commands.ablation(sweeps.LEAK))

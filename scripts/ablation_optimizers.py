@@ -7,7 +7,7 @@ Besides the table and the figure of all ablations it draws rates.png.
 
 import clone  # noqa: F401
 
-from flowers_jax.study import ablation, sweeps
+from flowers_jax.study import commands, sweeps
 
 if __name__ == "__main__":
-    ablation.main(sweeps.OPTIMIZERS)
+    commands.run(lambda: commands.ablation(sweeps.OPTIMIZERS))

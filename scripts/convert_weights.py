@@ -17,7 +17,6 @@ import jax
 from absl import flags
 
 from flowers_jax import keras_models, keras_weights, models, run, transfer
-from flowers_jax.models import Variables
 from flowers_jax.process import command
 from flowers_jax.process.errors import UserError
 from flowers_jax.runs import files
@@ -28,7 +27,6 @@ _MODEL = flags.DEFINE_string(
 _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", 150, "Height and width of the Keras model that is made of a .msgpack file."
 )
-KERAS = (".keras", ".h5")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -42,31 +40,25 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"there is no folder {target.parent} for {target.name}.")
     if source.is_dir():
         trained = run.load(source)
-        model_name, image_size = trained.config.model, trained.config.image_size
+        name, size = trained.config.model, trained.config.image_size
         variables = trained.variables
     elif _MODEL.value is None:
         raise UserError(f"which architecture is {source}? Give --model={'|'.join(models.MODELS)}.")
     else:
-        model_name, image_size = _MODEL.value, _IMAGE_SIZE.value
-        models.create_model(model_name)  # or there is no such model
-        variables = transfer.load(source, model_name)
+        name, size = _MODEL.value, _IMAGE_SIZE.value
+        models.create_model(name)  # or there is no such model
+        variables = transfer.load(source, name)
     if target.suffix == ".msgpack":
         files.write_bytes(target, flax.serialization.msgpack_serialize(jax.device_get(variables)))
-    elif target.suffix in KERAS:
-        _write_keras(target, model_name, image_size, variables)
+    elif target.suffix in (".keras", ".h5"):
+        num_classes = transfer.num_classes(variables, name)
+        model = keras_models.create_keras_model(name, size, num_classes)
+        keras_weights.to_keras(variables, model)
+        save = model.save_weights if target.name.endswith(".weights.h5") else model.save
+        save(target)
     else:
         raise UserError(f"{target} must end in .msgpack, .keras, .h5 or .weights.h5.")
-    print(f"{target}: weights of {model_name}")
-
-
-def _write_keras(target: Path, model_name: str, image_size: int, variables: Variables) -> None:
-    num_classes = transfer.num_classes(variables, model_name)
-    model = keras_models.create_keras_model(model_name, image_size, num_classes)
-    keras_weights.to_keras(variables, model)
-    if target.name.endswith(".weights.h5"):
-        model.save_weights(target)
-    else:
-        model.save(target)
+    print(f"{target}: weights of {name}")
 
 
 if __name__ == "__main__":

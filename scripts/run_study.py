@@ -12,7 +12,7 @@ and Adagrad with GoogLeNet. Several machines with a shared disk divide a study w
 import clone  # noqa: F401
 from absl import flags
 
-from flowers_jax.study import options, repetition
+from flowers_jax.study import commands
 
 _ONLY = flags.DEFINE_list(
     "only", None, "Configs to run, as patterns: improvement_*,alexnet_sgd; default: the study's."
@@ -22,4 +22,4 @@ _STUDY = flags.DEFINE_string(
 )
 
 if __name__ == "__main__":
-    options.run(lambda: repetition.run(_ONLY.value, _STUDY.value))
+    commands.run(lambda: commands.study(_ONLY.value, _STUDY.value))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from flowers_jax.data import folder
+from flowers_jax.data import decode, folder
 from flowers_jax.study import audit
 
 
@@ -54,8 +54,8 @@ def test_what_is_twice_or_broken_is_listed(clean, tmp_path):
     assert "1 exact duplicate pairs: 1 within a class, 0 across classes" in done.stdout
     assert "1 near duplicate pairs: 0 within a class, 1 across classes" in done.stdout
     assert "2 files cannot be read" in done.stdout
-    assert "broken.jpg' is no image" in done.stdout
-    assert "gone.jpg' No such file" in done.stdout
+    assert "broken.jpg' is not an image" in done.stdout
+    assert "gone.jpg' is a link to nothing" in done.stdout
     with open(tmp_path / "out" / "duplicates.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     found = {(row["kind"], Path(row["first"]).name, Path(row["second"]).name) for row in rows}
@@ -78,6 +78,38 @@ def test_only_a_pair_across_the_split_is_a_leak(clean, tmp_path):
     assert run(clean, tmp_path / "across").returncode == 1
 
 
+def test_the_results_do_not_go_into_the_images(clean):
+    done = run(clean, clean / "out")
+    assert done.returncode == 2
+    assert "out lies in the image folder" in done.stderr
+    assert not (clean / "out").exists()
+
+
+def test_the_sheet_is_bounded(clean, tmp_path, monkeypatch, capsys):
+    for i in range(1, 4):
+        (clean / "a" / f"{i}.png").write_bytes((clean / "a" / "0.png").read_bytes())
+    assert audit.MAX_SHOWN == 100
+    monkeypatch.setattr(audit, "MAX_SHOWN", 4)  # of six pairs
+    audit.audit(clean, tmp_path / "out")
+    assert "the sheet shows 4 pairs and leaves out 2" in capsys.readouterr().out
+    assert len((tmp_path / "out" / "duplicates.csv").read_text().splitlines()) == 1 + 6
+    with Image.open(tmp_path / "out" / "duplicates.png") as sheet:
+        assert sheet.size == (4 * 230, 140)
+
+
+def test_what_training_cannot_decode_cannot_be_read(clean, tmp_path):
+    whole = (clean / "a" / "0.png").read_bytes()
+    (clean / "a" / "0.png").write_bytes(whole[: len(whole) // 2])
+    (clean / "b" / "empty.png").touch()
+    Image.fromarray(np.zeros((8, 8), np.int32)).save(clean / "b" / "deep.tif")
+    paths = folder.scan(clean).paths
+    _, expected = decode.decode(paths, 8, "bilinear")
+    files = audit.inspect(paths)
+    assert {i: file.problem for i, file in enumerate(files) if file.problem} == expected
+    assert len(expected) == 3
+    assert all((file.hash is None) == bool(file.problem) for file in files)
+
+
 def test_a_missing_folder_is_said_in_a_sentence(tmp_path):
     done = run(tmp_path / "nowhere", tmp_path / "out")
     assert done.returncode == 2
@@ -86,7 +118,7 @@ def test_a_missing_folder_is_said_in_a_sentence(tmp_path):
 
 def test_the_duplicates_of_the_real_images(flowers_dir):
     index = folder.scan(flowers_dir)
-    files = [audit.inspect(path) for path in index.paths]
+    files = audit.inspect(index.paths)
     assert not any(file.problem for file in files)
     pairs = audit.duplicates(files)
     copies = Counter(Path(path).read_bytes() for path in index.paths)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowers_jax.runs import files, folder
+from flowers_jax.data.folder import ImageFolder
+from flowers_jax.runs import evaluate, files, folder
 from flowers_jax.study import report
 from flowers_jax.study.runner import Run
 from flowers_jax.train import train_and_evaluate
@@ -165,6 +166,19 @@ def test_a_thumbnail_is_read_through_no_link_out_of_the_folders(runs, tmp_path):
     (runs / first.name).symlink_to(outside)
     report.write(runs, None)
     assert "image/jpeg" not in (runs / "report.html").read_text()
+
+
+def test_a_class_can_have_the_name_of_another_column(tmp_path):
+    names = ("path", "label", "predicted")
+    images = ImageFolder(("a/0.png", "b/1.png", "c/2.png"), np.array([0, 1, 2], np.int32), names)
+    probabilities = np.array([[0.2, 0.5, 0.3], [0.1, 0.2, 0.7], [0, 0, 1]])
+    evaluate.write_predictions(tmp_path, images, probabilities)
+    mistakes = report.most_confident_mistakes(tmp_path, [tmp_path])
+    columns = ("label", "predicted", "probability")
+    assert [tuple(mistake[column] for column in columns) for mistake in mistakes] == [
+        ("label", "predicted", 0.7),
+        ("path", "label", 0.5),
+    ]
 
 
 def test_a_folder_without_runs_is_said_in_a_sentence(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flowers_jax.process.errors import UserError
-from flowers_jax.study import repetition, table
+from flowers_jax.study import commands, table
 
 SCRIPT = Path("scripts/run_study.py").absolute()
 
@@ -77,13 +77,13 @@ def test_a_row_says_what_was_shortened():
 
 
 def test_the_configs_are_selected_by_patterns():
-    assert len(repetition.select(None)) == 23
-    assert "googlenet_adam" not in repetition.select(None)  # the study left it out
-    assert repetition.select(["googlenet_ad*"]) == [
+    assert len(commands.select(None)) == 23
+    assert "googlenet_adam" not in commands.select(None)  # the study left it out
+    assert commands.select(["googlenet_ad*"]) == [
         "googlenet_adadelta", "googlenet_adam", "googlenet_adagrad"
     ]  # fmt: skip
     with pytest.raises(UserError, match=r"--only=vgg19_\* matches no run"):
-        repetition.select(["vgg16_*", "vgg19_*"])
+        commands.select(["vgg16_*", "vgg19_*"])
 
 
 def start(image_folder, cwd, *flags):

@@ -21,7 +21,8 @@ def main(arguments: Sequence[str]) -> None:
     """Audits the folder that the only argument names."""
     if len(arguments) != 2:
         raise UserError("give one image folder: python -m flowers_jax.data.audit DIR.")
-    sys.exit(1 if audit(arguments[1], Path(_OUT.value)) else 0)
+    root, out = (Path(name).expanduser() for name in (arguments[1], _OUT.value))
+    sys.exit(1 if audit(root, out) else 0)
 
 
 if __name__ == "__main__":

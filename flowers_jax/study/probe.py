@@ -8,12 +8,10 @@ import itertools
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import flax
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -40,7 +38,7 @@ Variant = tuple[str, str, str]
 VARIANTS: list[Variant] = list(itertools.product(SCALINGS, INITIALISERS, NORMS))
 QUANTITIES = ("gradient_norm", "activation_variance")
 HEADER = ["scaling", "initialiser", "norm", "step", "loss", "accuracy", "layer", *QUANTITIES]
-Row = dict[str, str]
+Row = dict[str, str]  # by the names in HEADER
 ByLayer = dict[str, Scalar]
 
 
@@ -60,13 +58,11 @@ def run(data_dir: str | None, image_size: int, num_steps: int) -> None:
     _, data = train.load_data(config, out, mesh)
     rows = files.read_csv(out / "layers.csv")
     measured = {_variant(row) for row in rows}
-    for variant in VARIANTS:
-        if variant in measured:
-            continue
+    for variant in (variant for variant in VARIANTS if variant not in measured):
         task = create_task(variant_config(config, variant), len(data.class_names))
-        trainer = Trainer(task, image_size, mesh)
-        named = dict(zip(HEADER, variant, strict=False))
-        rows += [named | values for values in watch(trainer, data.train, num_steps)]
+        for measurement in watch(Trainer(task, image_size, mesh), data.train, num_steps):
+            values = (*variant, *measurement)
+            rows.append({name: str(v) for name, v in zip(HEADER, values, strict=True)})
         files.write_csv(out / "layers.csv", HEADER, ([r[c] for c in HEADER] for r in rows))
         print(f"{', '.join(variant)}: {float(rows[-1]['loss']):.4f}", flush=True)
     files.write_text(out / "table.md", table(rows))
@@ -80,33 +76,28 @@ def variant_config(config: ConfigDict, variant: Variant) -> ConfigDict:
     scaling_name, initialiser, norm = variant
     config = config.copy_and_resolve_references()
     config.input_scaling = SCALINGS[scaling_name]
-    config.model_args.initializer = INITIALISERS[initialiser]
-    config.model_args.batch_norm = NORMS[norm]
+    config.model_args.update(initializer=INITIALISERS[initialiser], batch_norm=NORMS[norm])
     return config
 
 
-def watch(trainer: Trainer, data: Batches, num_steps: int) -> list[Row]:
-    """Trains and probes: a row per probed step and layer, with the loss since the last probe."""
+def watch(trainer: Trainer, data: Batches, num_steps: int) -> Iterator[tuple[object, ...]]:
+    """Trains, and gives `HEADER` from `step` on for each probed step and layer.
+
+    Loss and accuracy are means of the steps since the last probe, NaN before the first step.
+    """
     state, metrics, keys = trainer.create_state(0), trainer.zero_metrics(), trainer.keys(0, 1)
     options = backend.compiler_options()
     probe_step = trainer.jit(partial(probe, trainer.task), compiler_options=options)
-    rows = []
-    for i, batch in enumerate(itertools.islice(_endless(data), num_steps + 1)):
+    orders = (batches.epoch_order(len(data.files), 0, epoch) for epoch in itertools.count(1))
+    endless = itertools.chain.from_iterable(map(data.epoch, orders))
+    for i, batch in enumerate(itertools.islice(endless, num_steps + 1)):
         if i % EVERY == 0:
-            measured: tuple[ByLayer, ByLayer] = jax.device_get(probe_step(state, batch))
-            means = metrics.averages()  # NaN before the first step
+            norms, variances = jax.device_get(probe_step(state, batch))
+            means = metrics.averages()
             metrics = trainer.zero_metrics()
-            for layer, norm in measured[0].items():
-                values: dict[str, Any] = {"step": i, **means, "layer": layer}
-                values |= dict(zip(QUANTITIES, (norm, measured[1][layer]), strict=True))
-                rows.append({key: str(value) for key, value in values.items()})
+            for layer, norm in norms.items():
+                yield i, means["loss"], means["accuracy"], layer, norm, variances[layer]
         state, metrics = trainer.train_step(state, metrics, batch, keys)
-    return rows
-
-
-def _endless(data: Batches) -> Iterator[Batch]:
-    for epoch in itertools.count(1):
-        yield from data.epoch(batches.epoch_order(len(data.files), 0, epoch))
 
 
 def probe(task: Task, state: TrainState, batch: Batch) -> tuple[ByLayer, ByLayer]:
@@ -133,40 +124,33 @@ def probe(task: Task, state: TrainState, batch: Batch) -> tuple[ByLayer, ByLayer
         return of_samples.mean(where=mask), captured["intermediates"]
 
     gradients, captured = jax.grad(loss, has_aux=True)(state.params)
-    norms = {
-        layer: jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in weights.values()))
-        for layer, weights in gradients.items()
-        if "kernel" in weights
-    }
-    flat = flax.traverse_util.flatten_dict(captured)
-    variances = {
-        path[0]: value.var(where=mask.reshape(-1, *[1] * (value.ndim - 1)))
-        for path, (value,) in flat.items()
-    }
-    return norms, {layer: variances[layer] for layer in norms}
+    norms, variances = {}, {}
+    for layer, weights in gradients.items():
+        if "kernel" in weights:
+            [values] = captured[layer]["__call__"]
+            norms[layer] = optax.global_norm(weights)
+            variances[layer] = values.var(where=mask.reshape(-1, *[1] * (values.ndim - 1)))
+    return norms, variances
 
 
 def table(rows: Sequence[Row]) -> str:
     """For each variant the loss and accuracy of the last ten steps, and the signal at the start."""
-    lines = []
-    for variant in VARIANTS:
-        mine = [row for row in rows if _variant(row) == variant]
-        if not mine:
-            continue
-        last = mine[-1]
-        start = {row["layer"]: row for row in mine if row["step"] == "0"}
-        lines.append(
-            [
-                *variant,
-                f"{float(last['loss']):.3f}",
-                f"{100 * float(last['accuracy']):.1f}",
-                f"{float(start['block1_conv1']['gradient_norm']):.1e}",
-                f"{float(start['predictions']['activation_variance']):.1e}",
-            ]
-        )
-    header = ["scaling", "initialiser", "norm", "loss of the last ten steps", "accuracy"]
+    header = [*HEADER[:3], "loss of the last ten steps", "accuracy"]
     header += ["first layer's gradient at step 0", "variance of the logits at step 0"]
-    return files.markdown(header, lines)
+    last = {_variant(row): row for row in rows}
+    start = {(_variant(row), row["layer"]): row for row in rows if row["step"] == "0"}
+    cells = [
+        [
+            *variant,
+            f"{float(last[variant]['loss']):.3f}",
+            f"{100 * float(last[variant]['accuracy']):.1f}",
+            f"{float(start[variant, 'block1_conv1']['gradient_norm']):.1e}",
+            f"{float(start[variant, 'predictions']['activation_variance']):.1e}",
+        ]
+        for variant in VARIANTS
+        if variant in last
+    ]
+    return files.markdown(header, cells)
 
 
 def draw(rows: Sequence[Row], quantity: str) -> Figure:
@@ -174,17 +158,16 @@ def draw(rows: Sequence[Row], quantity: str) -> Figure:
     least = 1e-7  # also the colour of zero
     layers = list(dict.fromkeys(r["layer"] for r in rows))
     steps = sorted({int(r["step"]) for r in rows})
-    finite = [float(r[quantity]) for r in rows if np.isfinite(float(r[quantity]))]
-    norm = LogNorm(least, max(10 * least, *finite))
+    values = np.full((len(VARIANTS), len(layers), len(steps)), np.nan)
+    for r in rows:
+        place = VARIANTS.index(_variant(r)), layers.index(r["layer"]), steps.index(int(r["step"]))
+        values[place] = max(float(r[quantity]), least)
+    norm = LogNorm(least, max(10 * least, values.max(initial=0, where=np.isfinite(values))))
     figure = Figure(figsize=(13, 10), layout="constrained")
     figure.suptitle(f"VGG16: {quantity.replace('_', ' ')} over the steps")
-    for axes, variant in zip(figure.subplots(3, 4, sharex=True).flat, VARIANTS, strict=True):
-        values = np.full((len(layers), len(steps)), np.nan)
-        for r in rows:
-            if _variant(r) == variant:
-                place = layers.index(r["layer"]), steps.index(int(r["step"]))
-                values[place] = max(float(r[quantity]), least)
-        mesh = axes.pcolormesh(steps, range(len(layers)), values, norm=norm, shading="nearest")
+    panels = figure.subplots(3, 4, sharex=True).flat
+    for axes, variant, panel in zip(panels, VARIANTS, values, strict=True):
+        mesh = axes.pcolormesh(steps, range(len(layers)), panel, norm=norm, shading="nearest")
         axes.set_title(", ".join(variant), fontsize=10)
         first_column = axes.get_subplotspec().is_first_col()
         axes.set_yticks(range(len(layers)), layers if first_column else [], fontsize=7)

@@ -4,7 +4,7 @@ import base64
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,6 @@ from flowers_jax.runs.folder import Summary
 from flowers_jax.study import table
 
 NUM_MISTAKES = 12
-# Of `table.row`, with their headings.
-COLUMNS = {column: shown for column, (_, _, shown) in table.HEADINGS.items() if shown}
 
 
 def write(root: Path, image_folder: Path | None) -> int:
@@ -35,86 +33,58 @@ def write(root: Path, image_folder: Path | None) -> int:
     Raises:
       UserError: no run below `root` is finished.
     """
-    found = sorted(path.parent for path in root.rglob("summary.json"))
-    workdirs = [workdir for workdir in found if not folder.is_set_aside(workdir)]
+    workdirs = sorted(path.parent for path in root.rglob("summary.json"))
+    workdirs = [workdir for workdir in workdirs if not folder.is_set_aside(workdir)]
     if not workdirs:
         raise UserError(f"{root} holds no finished run: there is no summary.json below it.")
     image_roots = [root] if image_folder is None else [root, image_folder]
-    summaries = [folder.read_summary(workdir) or {} for workdir in workdirs]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
+    runs = [describe(root, workdir, image_roots) for workdir in workdirs]
+    source = Path(__file__).with_name("report.html.j2").read_text("utf-8")
+    template = jinja2.Template(
+        source, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    page = environment.get_template("report.html.j2").render(
+    page = template.render(
         title=f"flowers_jax: {root.name}",
-        headings=[
-            ("run", "text"),
-            ("seed", ""),
-            *((heading, "") for heading in COLUMNS.values()),
-            ("state", "text"),
-        ],
-        runs=[
-            describe(root, workdir, summary, number, image_roots)
-            for number, (workdir, summary) in enumerate(zip(workdirs, summaries, strict=True))
-        ],
-        findings=findings(summaries),
+        columns={column: shown for column, (_, _, shown) in table.HEADINGS.items() if shown},
+        cell=table.cell,
+        runs=runs,
+        findings=findings([run["summary"] for run in runs]),
     )
     files.write_text(root / "report.html", page)
-    return len(workdirs)
+    return len(runs)
 
 
-def describe(
-    root: Path, workdir: Path, summary: Summary, number: int, image_roots: Sequence[Path]
-) -> dict[str, Any]:
+def describe(root: Path, workdir: Path, image_roots: Sequence[Path]) -> dict[str, Any]:
     """What the template shows of one run."""
-    config = summary["config"]
-    name = workdir.relative_to(root).as_posix() if workdir != root else root.name
-    row = table.row(config["study_run"], [summary])
-    cells = [(name, name, "text"), (summary["seed"], str(summary["seed"]), "")]
-    for column in COLUMNS:
-        value = "" if row[column] is None else row[column]
-        cells.append((value, table.cell(row, column), ""))
-    cells.append((row["state"], row["state"], "text"))
-    mistakes = list(most_confident_mistakes(workdir, image_roots))
-    unseen = sum(mistake["thumbnail"] is None for mistake in mistakes)
+    summary = folder.read_summary(workdir) or {}
     return {
-        "number": number,
-        "name": name,
-        "cells": cells,
-        "lead": (
-            f"{config['model']} with {config['optimizer']['name']} on {summary['data_source']}: "
-            f"{summary['num_train']} training and {summary['num_validation']} validation images; "
-            f"the weights of epoch {summary['reported_epoch']} of {summary['epochs_run']}, on "
-            f"{summary['device']}."
-        ),
+        "name": workdir.relative_to(root).as_posix() if workdir != root else root.name,
+        "summary": summary,
+        "row": table.row(summary["config"]["study_run"], [summary]),
         "curves": _data_url((workdir / "curves.png").read_bytes()),
         "confusion": _data_url((workdir / "confusion_matrix.png").read_bytes()),
-        "mistakes": mistakes,
-        "without_pictures": unseen
-        and f"{unseen} of these images are not below the folders that the report may read; name "
-        "theirs with --data.dir.",
-        "report": (workdir / "classification_report.txt").read_text(),
-        "settings": flax.traverse_util.flatten_dict(config, sep=".").items(),
+        "mistakes": most_confident_mistakes(workdir, image_roots),
+        "report": (workdir / "classification_report.txt").read_text("utf-8"),
+        "settings": flax.traverse_util.flatten_dict(summary["config"], sep="."),
     }
 
 
-def most_confident_mistakes(
-    workdir: Path, image_roots: Sequence[Path]
-) -> Iterator[dict[str, str | None]]:
+def most_confident_mistakes(workdir: Path, image_roots: Sequence[Path]) -> list[dict[str, Any]]:
     """The wrong predictions of the highest probability."""
-    with open(workdir / "predictions.csv", newline="") as file:
-        wrong = [row for row in csv.DictReader(file) if row["label"] != row["predicted"]]
-    wrong.sort(key=lambda row: -float(row[row["predicted"]]))
-    for row in wrong[:NUM_MISTAKES]:
-        yield {
-            "file": Path(row["path"]).name,
-            "label": row["label"],
-            "predicted": row["predicted"],
-            "percent": f"{100 * float(row[row['predicted']]):.1f}",
-            "thumbnail": _thumbnail(Path(row["path"]), image_roots),
-        }
+    with open(workdir / "predictions.csv", newline="", encoding="utf-8") as file:
+        _, *rows = csv.reader(file)
+    # By position: a class can have the name of another column.
+    wrong = [
+        (max(map(float, probabilities)), Path(path), label, predicted)
+        for path, label, predicted, *probabilities in rows
+        if label != predicted
+    ]
+    wrong.sort(key=lambda mistake: -mistake[0])
+    names = ("probability", "path", "label", "predicted", "thumbnail")
+    return [
+        dict(zip(names, (*mistake, _thumbnail(mistake[1], image_roots)), strict=True))
+        for mistake in wrong[:NUM_MISTAKES]
+    ]
 
 
 def _thumbnail(path: Path, image_roots: Sequence[Path]) -> str | None:

@@ -15,7 +15,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from flowers_jax import settings
 from flowers_jax.ops import backend
-from flowers_jax.process.errors import Interrupted, UserError
+from flowers_jax.process.errors import Interrupted, ResultsIncomplete, UserError
 from flowers_jax.runs import folder
 from flowers_jax.train import finished_summary, train_and_evaluate
 
@@ -41,16 +41,10 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A config with changed settings, and where its results go.
+    """A config with changed settings, and where its results go."""
 
-    Attributes:
-      config: name of a file in `configs/`, without its ending.
-      changes: dotted keys of the config and their values.
-      workdir: the run folder.
-    """
-
-    config: str
-    changes: dict[str, Any]
+    config: str  # name of a file in `configs/`, without its ending
+    changes: dict[str, Any]  # dotted keys of the config and their values
     workdir: Path
 
     def load(self) -> ConfigDict:
@@ -81,45 +75,63 @@ def shard(runs: Sequence[Run], part: str) -> Sequence[Run]:
 
 
 def train_all(runs: Iterable[Run], jobs: int = 1) -> Failures:
-    """Trains every run that is not finished, `jobs` at once.
+    """Trains every run that is not finished, `jobs` at once; returns the failed ones and why.
 
     A failure does not stop the others, and a run that another process is training is skipped. After
     a signal no further run starts, and those that are running save their state.
-
-    Returns:
-      For each run that failed its folder and why.
 
     Raises:
       Interrupted: a SIGINT or SIGTERM came.
     """
     failures: Failures = {}
-    waiting = list(_unfinished(runs, failures))
+
+    def note(run: Run, reason: object) -> None:
+        failures[run.workdir] = str(reason)
+        log.error("%s failed: %s", run.workdir, reason)
+
+    waiting = []
+    for run in runs:
+        try:
+            if finished_summary(run.load(), run.workdir) is None:
+                waiting.append(run)
+        except UserError as error:
+            note(run, error)
+    spawn = multiprocessing.get_context("spawn")
     running: dict[Connection, tuple[Run, BaseProcess]] = {}
     places = []  # where a signal stopped a run
+    received: list[int] = []
     passed_on = 0
-    with _signals() as received:
+    with contextlib.ExitStack() as handlers:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.signal(number, lambda number, frame: received.append(number))
+            handlers.callback(signal.signal, number, before)
         while running or (waiting and not received):
             while len(running) < jobs and not received:
-                run = next_run(waiting, [run for run, _ in running.values()])
-                if run is None:
+                following = next_run(waiting, [run for run, _ in running.values()])
+                if following is None:
                     break
-                waiting.remove(run)
-                log.info("%s", run.workdir)
-                running |= _start(run, shares=jobs > 1)
+                waiting.remove(following)
+                log.info("%s", following.workdir)
+                connection, theirs = spawn.Pipe(duplex=False)
+                child = spawn.Process(target=_train, args=(following, jobs > 1, theirs))
+                child.start()
+                theirs.close()
+                running[connection] = following, child
             if signal.SIGTERM in received[passed_on:]:  # the terminal tells everybody of Ctrl-C
                 for _, process in running.values():
                     process.terminate()
             passed_on = len(received)
             ready = wait(list(running), POLL_SECONDS)
-            for outcomes in [outcomes for outcomes in running if outcomes in ready]:
-                run, process = running.pop(outcomes)
-                kind, sentence = _outcome(outcomes, process)
+            for connection in [connection for connection in running if connection in ready]:
+                run, process = running.pop(connection)
+                ending = _ending(connection, process)
                 if received:
-                    places += [f"{run.workdir}, {sentence}"] if kind == "interrupted" else []
-                elif kind == "busy":
-                    log.info("skipped: %s", sentence)
-                elif kind != "done":
-                    _note(failures, run, sentence)
+                    if isinstance(ending, Interrupted):
+                        places.append(f"{run.workdir}, {ending.place}")
+                elif isinstance(ending, folder.Busy):
+                    log.info("skipped: %s", ending)
+                elif ending is not None:
+                    note(run, ending)
     if received:
         raise Interrupted(received[0], "; ".join(places) or "the start or the end of a run")
     return failures
@@ -134,59 +146,21 @@ def next_run(waiting: Sequence[Run], running: Sequence[Run]) -> Run | None:
     return next((run for run in waiting if run.program not in compiling), None)
 
 
-def _unfinished(runs: Iterable[Run], failures: Failures) -> Iterator[Run]:
-    for run in runs:
-        try:
-            if finished_summary(run.load(), run.workdir) is None:
-                yield run
-        except UserError as error:
-            _note(failures, run, str(error))
-
-
-def _note(failures: Failures, run: Run, reason: str) -> None:
-    failures[run.workdir] = reason
-    log.error("%s failed: %s", run.workdir, reason)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """The signals that came inside the block, which they do not interrupt."""
-    received: list[int] = []
-    handlers = {
-        number: signal.signal(number, lambda number, frame: received.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+def _ending(connection: Connection, process: BaseProcess) -> Exception | None:
+    """What ended the process, after it has; None if its run is finished."""
     try:
-        yield received
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def _start(run: Run, shares: bool) -> dict[Connection, tuple[Run, BaseProcess]]:
-    """A process that trains the run, by the connection on which it says how that ended."""
-    spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_train, args=(run, shares, theirs))
-    process.start()
-    theirs.close()
-    return {ours: (run, process)}
-
-
-def _outcome(outcomes: Connection, process: BaseProcess) -> tuple[str, str]:
-    """'done', 'interrupted', 'busy' or 'failed', and a sentence; waits for the process to end."""
-    try:
-        outcome = outcomes.recv()
+        return connection.recv()
     except EOFError:
-        outcome = None
-    process.join()
-    status = process.exitcode or 0
-    hint = ", possibly out of memory" if status < 0 else "; see its message above"
-    return outcome or ("failed", f"its process died (exit status {status}){hint}")
+        process.join()
+        status = process.exitcode or 0
+        hint = ", possibly out of memory" if status < 0 else "; see its message above"
+        return UserError(f"its process died (exit status {status}){hint}")
+    finally:
+        process.join()
 
 
-def _train(run: Run, shares: bool, outcomes: Connection) -> None:
-    """Trains a run and reports the outcome as text: not every exception can be pickled."""
+def _train(run: Run, shares: bool, connection: Connection) -> None:
+    """Trains a run and reports what ended it, with an exception that can be pickled, or None."""
     name = f"{run.workdir.parent.name}/{run.workdir.name}: " if shares else ""
     logging.basicConfig(format=f"{name}%(message)s", stream=sys.stdout, force=True)
     logging.getLogger("flowers_jax").setLevel(logging.INFO)
@@ -196,18 +170,14 @@ def _train(run: Run, shares: bool, outcomes: Connection) -> None:
         sys.stdout.isatty = lambda: False  # type: ignore[method-assign]
     backend.reuse_memory()
     backend.use_compilation_cache()
+    ending: Exception | None = None
     try:
         train_and_evaluate(run.load(), run.workdir)
-        outcome = "done", ""
-    except Interrupted as error:
-        outcome = "interrupted", error.place
-    except KeyboardInterrupt:  # before the first step
-        outcome = "interrupted", "no epoch"
-    except folder.Busy as error:
-        outcome = "busy", str(error)
-    except UserError as error:
-        outcome = "failed", str(error)
+    except KeyboardInterrupt:
+        ending = Interrupted(signal.SIGINT, "no epoch")  # before the first step
+    except (Interrupted, ResultsIncomplete, UserError) as error:
+        ending = error
     except Exception as error:
         traceback.print_exc()
-        outcome = "failed", f"{type(error).__name__}: {error}"
-    outcomes.send(outcome)
+        ending = UserError(f"{type(error).__name__}: {error}")
+    connection.send(ending)

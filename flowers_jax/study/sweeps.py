@@ -1,50 +1,37 @@
 """The ablations as data: which variants each compares."""
 
-import dataclasses
+import itertools
+import operator
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowers_jax.study import figures
 
-Changes = dict[str, Any]
-# A config and its changed settings, by their dotted keys.
-Variant = tuple[str, Changes]
+Variant = tuple[str, dict[str, Any]]  # a config and its changed settings, by their dotted keys
 
 
-@dataclasses.dataclass(frozen=True)
-class Sweep:
-    """Variants that are compared.
+class Sweep(NamedTuple):
+    """Variants that are compared."""
 
-    Attributes:
-      name: its runs go to `runs/ablation_<name>`.
-      title: of the figure.
-      variants: by their names.
-      extra: writes into that folder what only this ablation shows.
-    """
-
-    name: str
-    title: str
+    name: str  # its runs go to `runs/ablation_<name>`
+    title: str  # of the figure
     variants: dict[str, Variant]
-    extra: Callable[[Path], None] | None = None
+    extra: Callable[[Path], None] | None = None  # writes into that folder what only it shows
 
 
-def _base(changes: Changes) -> Variant:
-    return "improvement_0_base", changes
-
-
-CONV5X5 = {"model_args.last_kernel": 5}
-GAP = {"model_args.global_pool": True}
-SCALING = {"input_scaling": "0_1"}
-BATCH_NORM = {"model_args.batch_norm": True}
-AUGMENTATION = {
-    "data.augment": {
-        "rotation_degrees": 15.0,
-        "zoom": 0.1,
-        "horizontal_flip": True,
-        "vertical_flip": True,
-    }
+BASE = "improvement_0_base"
+AUGMENT = {"rotation_degrees": 15.0, "zoom": 0.1, "horizontal_flip": True, "vertical_flip": True}
+# What the study improved, in its order.
+CHANGES: dict[str, dict[str, Any]] = {
+    "conv5x5": {"model_args.last_kernel": 5},
+    "gap": {"model_args.global_pool": True},
+    "scaling": {"input_scaling": "0_1"},
+    "batchnorm": {"model_args.batch_norm": True},
+    "augmentation": {"data.augment": AUGMENT},
 }
+
+SUMS = list(itertools.accumulate(CHANGES.values(), operator.or_))
 
 # A step of the study, a cumulative variant, changed several things, see its config. A variant alone
 # changes one thing of the base CNN, an added one one thing of the variant before; the first of
@@ -53,21 +40,14 @@ IMPROVEMENTS = Sweep(
     "improvements",
     "The improvements, cumulative and alone",
     {
-        "base": _base({}),
+        "base": (BASE, {}),
         "cumulative_1_conv5x5": ("improvement_1_conv5x5", {}),
         "cumulative_2_gap": ("improvement_2_gap", {}),
         "cumulative_3_gap_conv5x5": ("improvement_3_gap_conv5x5", {}),
         "cumulative_4_batchnorm": ("improvement_4_batchnorm", {}),
-        "cumulative_5_augmentation": ("improvement_4_batchnorm", AUGMENTATION),
-        "alone_conv5x5": _base(CONV5X5),
-        "alone_gap": _base(GAP),
-        "alone_scaling": _base(SCALING),
-        "alone_batchnorm": _base(BATCH_NORM),
-        "alone_augmentation": _base(AUGMENTATION),
-        "added_2_gap": _base(CONV5X5 | GAP),
-        "added_3_scaling": _base(CONV5X5 | GAP | SCALING),
-        "added_4_batchnorm": _base(CONV5X5 | GAP | SCALING | BATCH_NORM),
-        "added_5_augmentation": _base(CONV5X5 | GAP | SCALING | BATCH_NORM | AUGMENTATION),
+        "cumulative_5_augmentation": ("improvement_4_batchnorm", CHANGES["augmentation"]),
+        **{f"alone_{name}": (BASE, change) for name, change in CHANGES.items()},
+        **{f"added_{i + 1}_{name}": (BASE, SUMS[i]) for i, name in enumerate(CHANGES) if i > 0},
     },
 )
 
@@ -81,7 +61,7 @@ OPTIMIZERS = Sweep(
     "optimizers",
     "Base CNN: optimizers and learning rates",
     {
-        f"{name}_{rate}": _base({"optimizer.name": name, "optimizer.learning_rate": rate})
+        f"{name}_{rate}": (BASE, {"optimizer.name": name, "optimizer.learning_rate": rate})
         for name, rates in RATES.items()
         for rate in rates
     },
@@ -91,7 +71,7 @@ OPTIMIZERS = Sweep(
 LOSS = Sweep(
     "loss",
     "Base CNN: cross-entropy and squared error",
-    {loss: _base({"loss": loss}) for loss in ("cross_entropy", "squared_error")},
+    {loss: (BASE, {"loss": loss}) for loss in ("cross_entropy", "squared_error")},
     figures.write_losses,
 )
 
@@ -105,10 +85,7 @@ AUXILIARY = Sweep(
 LEAK = Sweep(
     "leak",
     "Improvement 5 with leaked validation images",
-    {
-        f"leaked_{count}": ("improvement_5_augmentation", {"data.leaked": count})
-        for count in (0, 80, 400)
-    },
+    {f"leaked_{n}": ("improvement_5_augmentation", {"data.leaked": n}) for n in (0, 80, 400)},
 )
 
 SWEEPS = (IMPROVEMENTS, OPTIMIZERS, LOSS, AUXILIARY, LEAK)

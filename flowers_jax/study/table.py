@@ -39,8 +39,8 @@ def write(root: Path, rows: Sequence[Row]) -> None:
     """Writes `table.csv` with all columns and `table.md` with those that people read."""
     files.prepare(root)
     files.write_csv(root / "table.csv", list(rows[0]), (row.values() for row in rows))
-    cells = [[cell(row, column) for column in HEADINGS] for row in rows]
     header = [heading for _, heading, _ in HEADINGS.values()]
+    cells = [[cell(row, column) for column in HEADINGS] for row in rows]
     files.write_text(root / "table.md", files.markdown(header, cells))
 
 
@@ -50,16 +50,9 @@ def cell(row: Row, column: str) -> str:
 
 
 def row_of_runs(config_name: str, workdirs: Iterable[Path], failures: Iterable[Path]) -> Row:
-    """`row` of the runs in these folders; its `state` tells what is missing or failed.
-
-    Args:
-      config_name: name of the config.
-      workdirs: the run folders, one per seed.
-      failures: folders of the runs that failed.
-    """
+    """`row` of the runs in these folders, one per seed; `state` tells what is missing or failed."""
     workdirs = sorted(workdirs)
-    found = [folder.read_summary(workdir) for workdir in workdirs]
-    finished = [summary for summary in found if summary is not None]
+    finished = [summary for workdir in workdirs if (summary := folder.read_summary(workdir))]
     result = row(config_name, finished)
     if len(finished) < len(workdirs):
         result["state"] += f", {len(finished)} of {len(workdirs)} seeds finished"
@@ -69,27 +62,21 @@ def row_of_runs(config_name: str, workdirs: Iterable[Path], failures: Iterable[P
 
 
 def row(config_name: str, summaries: Sequence[Summary]) -> Row:
-    """One row of the table; accuracies in percent, None where there is nothing.
+    """One row of the table, of the finished runs of a config; accuracies in percent.
 
-    Args:
-      config_name: name of the config.
-      summaries: of its finished runs, one per seed.
-
-    Returns:
-      Columns and their values. The study reports the maximum over the epochs, so
-      `max_val_accuracy` is ours (mean over seeds) and `difference` ours minus the best epoch of
-      the study's log; `restored_val_accuracy` is that of the weights that the run keeps, with a
-      95 % interval, see `interval`.
+    The study reports the maximum over the epochs, so `max_val_accuracy` is ours (mean over seeds)
+    and `difference` ours minus the best epoch of the study's log; `restored_val_accuracy` is that
+    of the weights that the run keeps, with a 95 % interval. Where there is nothing stands None.
     """
     logged = reference.run(config_name) or {}
+    best = logged.get("measured", {}).get("best_val_accuracy")
 
     def mean(key: str, scale: float = 1) -> float | None:
         return scale * statistics.mean(s[key] for s in summaries) if summaries else None
 
-    ours, best = mean("best_val_accuracy", 100), logged.get("measured", {}).get("best_val_accuracy")
-    theirs = None if best is None else 100 * best
-    low, high = interval(summaries) if summaries else (None, None)
+    ours, theirs = mean("best_val_accuracy", 100), None if best is None else 100 * best
     percents = [100 * s["best_val_accuracy"] for s in summaries]
+    low, high = interval(summaries) if summaries else (None, None)
     return {
         "config": config_name,
         "row": logged.get("memoria_row"),
@@ -120,13 +107,12 @@ def state(config_name: str, summaries: Sequence[Summary]) -> str:
     if not summaries:
         return "not run"
     epochs = min((s["epochs_run"] for s in summaries if not s["stopped_early"]), default=None)
-    if epochs is None:
-        return "in full"
     logged = reference.run(config_name)
-    if logged is None:
-        return f"{epochs} epochs"
-    whole = logged["max_epochs"]
-    return f"shortened to {epochs} of {whole} epochs" if epochs < whole else "in full"
+    if epochs is None or (logged and epochs >= logged["max_epochs"]):
+        return "in full"
+    return (
+        f"shortened to {epochs} of {logged['max_epochs']} epochs" if logged else f"{epochs} epochs"
+    )
 
 
 def interval(summaries: Sequence[Summary]) -> tuple[float, float]:
