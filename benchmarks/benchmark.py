@@ -136,7 +136,9 @@ def measure(
     for name in names:
         pipes[name] = _start(name, model, root)
         found[name] = _receive(pipes[name], name)
-    times = {what: {name: [] for name in names} for what in ("step", "epoch")}
+    times: dict[str, dict[str, list[float]]] = {
+        what: {name: [] for name in names} for what in ("step", "epoch")
+    }
     turns = ["step"] * -(-num_steps // STEPS_PER_TURN) + ["epoch"] * num_epochs
     for what in turns:
         for name, pipe in pipes.items():

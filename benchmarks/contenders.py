@@ -17,6 +17,7 @@ from flowers_jax import ops
 from flowers_jax.data import batches, decode
 from flowers_jax.data.batches import Batch
 from flowers_jax.data.folder import ImageFolder
+from flowers_jax.ops import backend
 from flowers_jax.step import Task
 from flowers_jax.trainer import Trainer, create_task
 
@@ -47,7 +48,8 @@ def create(name: str, config: ConfigDict, files: ImageFolder) -> Contender:
 
 def flax_contender(name: str, config: ConfigDict, files: ImageFolder) -> Contender:
     """The loop of `train.py`; 'plain' has Flax's own layers and XLA's default options."""
-    task, options = create_task(config, len(files.class_names)), None
+    task = create_task(config, len(files.class_names))
+    options: backend.Options | None = None
     if name == "plain":
         task, options = plain(task), {}
     trainer = Trainer(task, config.image_size, compiler_options=options)
