@@ -1,8 +1,6 @@
-"""GoogLeNet with the auxiliary heads weighted 0, 0.3 (the paper) and 1 (the study).
+"""GoogLeNet with the auxiliary heads weighted 0 (chance level), 0.3 (the paper), 1 (the study).
 
 python scripts/ablation_auxiliary.py --seeds=3 --jobs=2
-
-With weight 0 nothing trains the auxiliary classifiers, which stay at chance level.
 """
 
 import clone  # noqa: F401

@@ -1,8 +1,6 @@
-"""The four optimizers on the base CNN, each over four learning rates around the study's 0.001.
+"""The four optimizers on the base CNN, each over four learning rates; it also draws rates.png.
 
 python scripts/ablation_optimizers.py --seeds=3 --jobs=2
-
-Besides the table and the figure of all ablations it draws rates.png.
 """
 
 import clone  # noqa: F401

@@ -21,9 +21,8 @@ _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size", probe.IMAGE_SIZE, "Pixels; fewer make a shortened version."
 )
 _STEPS = flags.DEFINE_integer(
-    "steps", probe.STEPS, "Steps of each variant; fewer make a shortened version.",
-    lower_bound=probe.EVERY,
-)  # fmt: skip
+    "steps", probe.STEPS, "Steps of each variant; fewer make a shortened version.", probe.EVERY
+)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -112,8 +112,7 @@ def contact_sheet(
 def audit(root: Path, out: Path) -> int:
     """Prints what is in the image folder `root`; writes two lists and a contact sheet to `out`.
 
-    Returns:
-      How many pairs lie across the study's split.
+    Returns how many pairs lie across the study's split.
     """
     folder.require_outside(out, root)
     prepare(out)
@@ -146,8 +145,8 @@ def audit(root: Path, out: Path) -> int:
 def split_sides(index: ImageFolder) -> list[str]:
     """For each file of the index, 'training' or 'validation' in the study's split."""
     _, validation = folder.keras_split(index, 0.2, 1337)
-    held_out = set(validation.paths)
-    return ["validation" if path in held_out else "training" for path in index.paths]
+    sides = dict.fromkeys(index.paths, "training") | dict.fromkeys(validation.paths, "validation")
+    return list(sides.values())
 
 
 def describe(

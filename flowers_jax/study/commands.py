@@ -9,7 +9,7 @@ import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from absl import flags
 
@@ -21,6 +21,8 @@ from flowers_jax.study import runner, table
 from flowers_jax.study.runner import Failures, Run
 from flowers_jax.study.sweeps import Sweep, Variant
 
+Runs = Mapping[str, Sequence[Run]]
+Write = Callable[[Runs, Failures], None]
 STUDY = tuple(run["id"] for run in reference.study()["runs"])
 CONFIGS = (*STUDY, "googlenet_adam", "googlenet_adagrad")  # which the study left out
 # Columns of an ablation's table, from `table.row`.
@@ -56,7 +58,7 @@ def study(patterns: Sequence[str] | None, name: str | None) -> None:
     """Trains what is missing of the selected configs in `runs/<name>` and writes the table."""
     root = Path("runs") / name if name else _root("study")
 
-    def write(runs: Mapping[str, Sequence[Run]], failures: Failures) -> None:
+    def write(runs: Runs, failures: Failures) -> None:
         rows = []
         for config in CONFIGS:
             found = {p for p in (root / config).glob("seed_*") if not folder.is_set_aside(p)}
@@ -70,11 +72,7 @@ def study(patterns: Sequence[str] | None, name: str | None) -> None:
 
 
 def select(patterns: Sequence[str] | None) -> list[str]:
-    """The configs that match any of the patterns; without patterns those of the study.
-
-    Raises:
-      UserError: a pattern matches none.
-    """
+    """The configs that match a pattern, by default the study's; UserError if one matches none."""
     if patterns is None:
         return list(STUDY)
     found = set()
@@ -90,7 +88,7 @@ def ablation(sweep: Sweep) -> None:
     """Trains what is missing of the sweep's variants; writes their table and figure."""
     root = _root(f"ablation_{sweep.name}")
 
-    def write(runs: Mapping[str, Sequence[Run]], failures: Failures) -> None:
+    def write(runs: Runs, failures: Failures) -> None:
         rows, histories = [], {}
         for variant, group in runs.items():
             workdirs = [run.workdir for run in group]
@@ -112,11 +110,8 @@ def ablation(sweep: Sweep) -> None:
             sweep.extra(root)
         print(f"table and figure are in {root}")
 
-    # A variant is none of the study's runs.
-    variants = {
-        name: (config, changes | {"study_run": ""})
-        for name, (config, changes) in sweep.variants.items()
-    }
+    unnamed = {"study_run": ""}  # a variant is none of the study's runs
+    variants = {name: (config, new | unnamed) for name, (config, new) in sweep.variants.items()}
     _train(root, variants, write)
 
 
@@ -124,20 +119,14 @@ def _root(name: str) -> Path:
     return Path("runs") / (f"{name}_{_EPOCHS.value}_epochs" if _EPOCHS.value else name)
 
 
-def _train(
-    root: Path,
-    variants: Mapping[str, Variant],
-    write: Callable[[Mapping[str, Sequence[Run]], Failures], None],
-) -> None:
+def _train(root: Path, variants: Mapping[str, Variant], write: Write) -> None:
     """Trains this shard of the variants' runs; exits with status 1 if some failed.
 
     `write` writes the results of all runs, given the failures, also when a signal came.
     """
-    common: dict[str, Any] = {}
-    if _EPOCHS.value:
-        common["max_epochs"] = _EPOCHS.value
-    if _DATA_DIR.value:
-        common["data.dir"] = str(Path(_DATA_DIR.value).expanduser().absolute())
+    data_dir = _DATA_DIR.value and str(Path(_DATA_DIR.value).expanduser().absolute())
+    given = {"max_epochs": _EPOCHS.value, "data.dir": data_dir}
+    common = {key: value for key, value in given.items() if value}
     runs = {
         name: [
             Run(config, {**changes, **common, "seed": seed}, root / name / f"seed_{seed}")

@@ -50,8 +50,8 @@ def run(data_dir: str | None, image_size: int, num_steps: int) -> None:
     if (image_size, num_steps) != (IMAGE_SIZE, STEPS):
         out = out.with_name(f"ablation_vgg16_{image_size}px_{num_steps}_steps")
     files.prepare(out)
-    changes = {"image_size": image_size, "data.dir": data_dir}
-    config = settings.check(Run("vgg16_adam", changes, out).load())
+    study = Run("vgg16_adam", {"image_size": image_size, "data.dir": data_dir}, out)
+    config = settings.check(study.load())
     train.finished_summary(config, out)  # refuses other settings
     files.write_json(out / "config.json", folder.json_config(config))
     mesh = create_mesh()
@@ -103,11 +103,8 @@ def watch(trainer: Trainer, data: Batches, num_steps: int) -> Iterator[tuple[obj
 def probe(task: Task, state: TrainState, batch: Batch) -> tuple[ByLayer, ByLayer]:
     """Per layer the norm of the gradient and the variance of the activations, before the ReLU.
 
-    Batch normalisation uses the statistics of the batch, as in training.
-
-    Returns:
-      The norms of the gradient of the mean loss (kernel and bias together) and the variances, by
-      the names of the convolutions and dense layers.
+    Layers are the convolutions and dense layers; the gradient is that of the mean loss, of kernel
+    and bias together. Batch normalisation uses the statistics of the batch, as in training.
     """
     images, mask = scaling.scale(batch["image"], task.input_scaling), batch["mask"]
 

@@ -24,14 +24,9 @@ NUM_MISTAKES = 12
 
 
 def write(root: Path, image_folder: Path | None) -> int:
-    """Writes `root/report.html` and returns the number of runs on it.
+    """Writes `root/report.html` and returns the number of runs on it; UserError if there are none.
 
-    Args:
-      root: the folder of the runs.
-      image_folder: besides `root` the only folder whose images the page may show.
-
-    Raises:
-      UserError: no run below `root` is finished.
+    The page shows images of `root` and `image_folder` only.
     """
     workdirs = sorted(path.parent for path in root.rglob("summary.json"))
     workdirs = [workdir for workdir in workdirs if not folder.is_set_aside(workdir)]

@@ -62,11 +62,7 @@ class Run:
 
 
 def shard(runs: Sequence[Run], part: str) -> Sequence[Run]:
-    """Every N-th run from the I-th, for a part 'I/N'; I counts from 1.
-
-    Raises:
-      UserError: the part is not of this form.
-    """
+    """Every N-th run from the I-th, counted from 1, for a part 'I/N'; UserError for other parts."""
     match = re.fullmatch(r"(\d+)/(\d+)", part, re.ASCII)
     first, step = map(int, match.groups()) if match else (0, 0)
     if not 1 <= first <= step:
@@ -78,10 +74,8 @@ def train_all(runs: Iterable[Run], jobs: int = 1) -> Failures:
     """Trains every run that is not finished, `jobs` at once; returns the failed ones and why.
 
     A failure does not stop the others, and a run that another process is training is skipped. After
-    a signal no further run starts, and those that are running save their state.
-
-    Raises:
-      Interrupted: a SIGINT or SIGTERM came.
+    SIGINT or SIGTERM no run starts, those that are running save their state, and it raises
+    Interrupted.
     """
     failures: Failures = {}
 

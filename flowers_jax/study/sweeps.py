@@ -30,7 +30,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "batchnorm": {"model_args.batch_norm": True},
     "augmentation": {"data.augment": AUGMENT},
 }
-
 SUMS = list(itertools.accumulate(CHANGES.values(), operator.or_))
 
 # A step of the study, a cumulative variant, changed several things, see its config. A variant alone
