@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import clone  # noqa: F401
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import app
 
@@ -23,7 +24,7 @@ STUDY = augment.Augmentation(
 
 def ours(images: np.ndarray) -> Callable[[], None]:
     """Augments the batch with JAX."""
-    warp = jax.jit(lambda x, key: augment.augment(x, np.arange(BATCH), key, STUDY))
+    warp = jax.jit(lambda x, key: augment.augment(x, jnp.arange(BATCH), key, STUDY))
     keys = iter(jax.random.split(jax.random.key(0), REPEATS + 1))
     return lambda: jax.block_until_ready(warp(images, next(keys)))
 
@@ -39,7 +40,7 @@ def keras(images: np.ndarray) -> Callable[[], None]:
     return lambda: next(flow)
 
 
-def main(_: Sequence[str]) -> None:
+def main(_arguments: Sequence[str]) -> None:
     """Prints the median of each and their ratio."""
     backend.reuse_memory()
     images = np.random.default_rng(0).integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8)

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import clone  # noqa: F401
 import jax
@@ -18,6 +19,7 @@ from flowers_jax.data import batches, decode
 from flowers_jax.data.batches import Batch
 from flowers_jax.data.folder import ImageFolder
 from flowers_jax.ops import backend
+from flowers_jax.process.errors import UserError
 from flowers_jax.step import Task
 from flowers_jax.trainer import Trainer, create_task
 
@@ -79,7 +81,8 @@ def plain(task: Task) -> Task:
 def step_flops(config: ConfigDict, num_classes: int) -> float:
     """Operations of a training step with direct convolutions, whatever kernels a contender has."""
     trainer = Trainer(plain(create_task(config, num_classes)), config.image_size)
-    return trainer.lower("train", config.batch_size).cost_analysis()["flops"]
+    cost: Any = trainer.lower("train", config.batch_size).cost_analysis()
+    return cost["flops"]
 
 
 def keras_contender(config: ConfigDict, files: ImageFolder) -> Contender:
@@ -160,5 +163,6 @@ def torch_contender(name: str, config: ConfigDict, files: ImageFolder) -> Conten
 def _decode(config: ConfigDict, files: ImageFolder) -> np.ndarray:
     images, bad = decode.decode(files.paths, config.image_size, config.data.resize)
     if bad:
-        decode.report_bad({files.paths[i]: why for i, why in bad.items()}, len(files), "error")
+        named = {files.paths[i]: why for i, why in bad.items()}
+        raise UserError(f"{decode.describe_bad(named, len(files))}.")
     return images

@@ -167,14 +167,15 @@ def compile_step(config_name: str, topology: str, step: str) -> Row:
     start = time.perf_counter()
     compiled = lowered.compile()
     seconds = time.perf_counter() - start
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    memory: Any = compiled.memory_analysis()
+    cost: Any = compiled.cost_analysis()
     return {
         "seconds": seconds,
         "argument_bytes": memory.argument_size_in_bytes,
         "temporary_bytes": memory.temp_size_in_bytes,
         "flops": cost["flops"],
         "bytes_accessed": cost["bytes accessed"],
-        "collectives": collections.Counter(COLLECTIVES.findall(compiled.as_text())),
+        "collectives": collections.Counter(COLLECTIVES.findall(compiled.as_text() or "")),
         "least_seconds": max(cost["flops"] / PEAK_FLOPS, cost["bytes accessed"] / PEAK_BYTES),
     }
 

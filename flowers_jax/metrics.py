@@ -11,11 +11,11 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from flowers_jax.models.layers import Logits
 
-Labels = Int[Array, "batch"]
-PerSample = Float[Array, "batch"]
+Labels = Int[Array, " batch"]
+PerSample = Float[Array, " batch"]
 
 # Of each sample; besides the loss, which is `config.loss`.
-METRICS: dict[str, Callable[[Logits, Labels], Shaped[Array, "batch"]]] = {
+METRICS: dict[str, Callable[[Logits, Labels], Shaped[Array, " batch"]]] = {
     "accuracy": lambda logits, labels: logits.argmax(axis=-1) == labels,
 }
 

@@ -74,7 +74,7 @@ class Metrics:
         zero = jnp.zeros(())
         return cls(zero, dict.fromkeys(metrics.names(heads), zero), zero, zero, zero)
 
-    def add(self, values: dict[str, jax.Array], mask: Bool[Array, "batch"]) -> "Metrics":
+    def add(self, values: dict[str, jax.Array], mask: Bool[Array, " batch"]) -> "Metrics":
         """With the metrics of the samples of a batch where `mask` is true."""
         total = partial(jnp.sum, where=mask, dtype=jnp.float32)
         sums = {name: self.sums[name] + total(value) for name, value in values.items()}

@@ -80,7 +80,7 @@ def warp(image: Image, matrix: Matrix) -> Float[Array, "height width 3"]:
 
 def augment(
     images: Real[Array, "batch height width 3"],
-    indices: Int[Array, "batch"],
+    indices: Int[Array, " batch"],
     key: Key[Array, ""],
     augmentation: Augmentation,
 ) -> Float[Array, "batch height width 3"]:

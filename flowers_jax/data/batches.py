@@ -42,9 +42,9 @@ class Batch(TypedDict):
     """
 
     image: UInt8[Array, "batch height width 3"]
-    label: Int[Array, "batch"]
-    index: Int[Array, "batch"]
-    mask: Bool[Array, "batch"]
+    label: Int[Array, " batch"]
+    index: Int[Array, " batch"]
+    mask: Bool[Array, " batch"]
 
 
 class Batches:
@@ -62,7 +62,7 @@ class Batches:
         self,
         files: ImageFolder,
         images: np.ndarray | jax.Array,
-        rows: Int[np.ndarray, "n"],
+        rows: Int[np.ndarray, " n"],
         batch_size: int,
         mesh: Mesh,
     ) -> None:
@@ -131,7 +131,7 @@ def _gather(
     return {"image": image, "label": arrays["label"][index], "index": index, "mask": mask}
 
 
-def epoch_order(num_images: int, seed: int, epoch: int) -> Int[np.ndarray, "n"]:
+def epoch_order(num_images: int, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
     """A permutation of the split that depends on the seed and the epoch only."""
     return np.random.default_rng([seed, epoch]).permutation(num_images)
 

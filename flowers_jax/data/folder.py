@@ -39,7 +39,7 @@ class ImageFolder:
     """
 
     paths: tuple[str, ...]
-    labels: Int[np.ndarray, "n"]
+    labels: Int[np.ndarray, " n"]
     class_names: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -60,7 +60,7 @@ class ImageFolder:
             for path, name in zip(self.paths, classes, strict=True)
         ]
 
-    def counts(self) -> Int[np.ndarray, "classes"]:
+    def counts(self) -> Int[np.ndarray, " classes"]:
         """Number of files per class."""
         return np.bincount(self.labels, minlength=len(self.class_names))
 

@@ -17,7 +17,7 @@ from flowers_jax.ops import FAST, Ops
 Images = Float[Array, "batch height width channels"]
 Features = Float[Array, "batch features"]
 Logits = Float[Array, "batch classes"]
-Mask = Bool[Array, "batch"]
+Mask = Bool[Array, " batch"]
 Layer = Callable[[Images], Images]
 
 # Keras' defaults; Flax's are lecun_normal, momentum 0.99 and epsilon 1e-5.

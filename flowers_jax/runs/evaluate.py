@@ -9,7 +9,7 @@ from flowers_jax.data.folder import ImageFolder
 from flowers_jax.runs import files
 
 Probabilities = Float[np.ndarray, "n classes"]
-Labels = Int[np.ndarray, "n"]
+Labels = Int[np.ndarray, " n"]
 Matrix = Int[np.ndarray, "classes classes"]
 
 
