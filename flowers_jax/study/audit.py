@@ -6,7 +6,6 @@ class, across classes and across the study's split.
 
 import collections
 import concurrent.futures
-import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +25,7 @@ NEAR_BITS = 4
 MAX_SHOWN = 100  # pairs on the contact sheet
 
 
-@dataclasses.dataclass(frozen=True)
-class File:
+class File(NamedTuple):
     """One file of an image folder; without size and hash if it cannot be read."""
 
     path: str
@@ -91,21 +89,19 @@ def duplicates(files: Sequence[File]) -> list[Pair]:
     return pairs
 
 
-def contact_sheet(
-    files: Sequence[File], captions: Sequence[str], pairs: Sequence[Pair]
-) -> Image.Image:
-    """The pairs side by side, each image with its caption."""
-    tile, text, columns = 110, 30, 4
-    width, height = 2 * tile + 10, tile + text
-    sheet = Image.new("RGB", (columns * width, max(1, -(-len(pairs) // columns)) * height), "white")
+def contact_sheet(images: Sequence[tuple[str, str]]) -> Image.Image:
+    """Image files with their captions, in pairs side by side."""
+    tile, text, columns = 110, 30, 8
+    num_rows = max(1, -(-len(images) // columns))
+    size = columns * tile + columns // 2 * 10, num_rows * (tile + text)
+    sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    for k, pair in enumerate(pairs):
-        top = k // columns * height
-        for side, i in enumerate(pair[:2]):
-            left = k % columns * width + side * tile
-            image = Image.fromarray(decode.read_rgb(files[i].path))
-            sheet.paste(image.resize((tile, tile)), (left, top))
-            draw.text((left + 2, top + tile), captions[i], fill="black")
+    for k, (path, caption) in enumerate(images):
+        row, column = divmod(k, columns)
+        left, top = column * tile + column // 2 * 10, row * (tile + text)
+        image = Image.fromarray(decode.read_rgb(path))
+        sheet.paste(image.resize((tile, tile)), (left, top))
+        draw.text((left + 2, top + tile), caption, fill="black")
     return sheet
 
 
@@ -132,9 +128,10 @@ def audit(root: Path, out: Path) -> int:
         for i, j, kind, bits in pairs
     )
     write_csv(out / "duplicates.csv", header, rows)
-    captions = [f"{name}\n{side}" for name, side in zip(names, sides, strict=True)]
-    images = [pair for pair in pairs if files[pair.first].size and files[pair.second].size]
-    write_image(out / "duplicates.png", contact_sheet(files, captions, images[:MAX_SHOWN]))
+    images = [pair[:2] for pair in pairs if files[pair.first].size and files[pair.second].size]
+    shown = [i for pair in images[:MAX_SHOWN] for i in pair]
+    sheet = contact_sheet([(index.paths[i], f"{names[i]}\n{sides[i]}") for i in shown])
+    write_image(out / "duplicates.png", sheet)
     print("\n".join(describe(index, files, pairs, sides)))
     left_out = len(images[MAX_SHOWN:])
     note = f"; the sheet shows {MAX_SHOWN} pairs and leaves out {left_out}" if left_out else ""
