@@ -27,6 +27,7 @@ def test_programs_are_kept_in_the_users_cache_folder_if_there_can_be_one(tmp_pat
     assert done.stdout.strip() == expected.format(tmp_path=tmp_path)
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize(
     ("option", "value"),
     [*backend.GPU_OPTIONS.items(), *backend.DETERMINISTIC_GPU_OPTIONS.items()],

@@ -35,6 +35,7 @@ def has_direct_convolution(x, kernel, padding="SAME"):
     return "stablehlo.convolution" in lowered.as_text()
 
 
+@pytest.mark.versions
 # What the models have: AlexNet 5x5 and 3x3, the base CNNs VALID and 5x5, VGG16 and GoogLeNet.
 @pytest.mark.parametrize(
     ("size", "padding", "height", "width", "channels", "features"),
@@ -116,6 +117,7 @@ def test_accelerators_keep_their_own(platform):
     assert "dot_general" not in lowered.as_text()
 
 
+@pytest.mark.versions
 def test_the_layer_of_the_models_takes_it_and_gives_what_flax_gives():
     x = random(2, 9, 9, 64)
     layer = nn.Conv(96, (3, 3))

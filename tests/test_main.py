@@ -19,6 +19,7 @@ from flowers_jax.runs import folder, history, plots
 from flowers_jax.train import train_and_evaluate
 
 
+@pytest.mark.versions
 def test_a_run_leaves_the_whole_run_folder(tiny_config, tmp_path):
     tiny_config.study_run = "pilot_adadelta"
     workdir = tmp_path / "run"
@@ -230,6 +231,7 @@ def command(module, *arguments):
     return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=300)
 
 
+@pytest.mark.versions
 def test_the_commands(image_folder, tmp_path):
     workdir = tmp_path / "run"
     small = ["--config.image_size=16", "--config.max_epochs=1", "--config.model=pilot_cnn"]

@@ -30,6 +30,7 @@ def shapes(name, size):
     return model, jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize(("name", "size", "count"), PARAMETERS)
 def test_parameter_counts_of_the_study(name, size, count):
     _, variables = shapes(name, size)
@@ -116,6 +117,7 @@ def test_logits_and_statistics_are_those_of_the_reference_file_in_keras(name, si
         jax.tree.map(assert_close, found, keras_weights.from_keras(theirs, name))
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("name", models.MODELS)
 def test_logits_are_float32_in_any_computation_dtype(name):
     model = models.create_model(name, num_classes=7, dtype=jnp.bfloat16)
@@ -125,6 +127,7 @@ def test_logits_are_float32_in_any_computation_dtype(name):
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.versions
 def test_googlenet_gives_three_heads_in_training():
     model, variables = shapes("googlenet", 224)
     assert model.HEADS == ("main", "aux1", "aux2")
@@ -188,6 +191,7 @@ def test_the_kernels_are_those_that_are_passed_in(name):
     assert used == {"conv", "pool"}
 
 
+@pytest.mark.versions
 def test_batch_norm_sees_only_the_samples_of_the_mask():
     import keras
 

@@ -36,6 +36,7 @@ def ours_and_keras(config, theirs, steps=200):
     return np.asarray(params) - start, np.asarray(variable) - start
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("rate", [0.001, 0.1])
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 def test_the_default_arguments_and_the_rule_are_those_of_keras(name, rate):

@@ -22,6 +22,7 @@ def assert_same_value_and_gradients(ours, theirs, *arguments):
         np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize(
     ("size", "window", "stride", "padding"),

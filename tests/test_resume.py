@@ -48,6 +48,7 @@ def interrupt_at(monkeypatch, number, step):
     monkeypatch.setattr(progress.EpochBar, "advance", counted)
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize(
     ("number", "step", "place"),
     [
@@ -89,6 +90,7 @@ def truncate(checkpoint):
             os.truncate(path, path.stat().st_size // 2)
 
 
+@pytest.mark.versions
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(
     cut_run, tiny_config, tmp_path, caplog
 ):
