@@ -40,7 +40,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Summary:
 
     Raises:
       UserError: the settings, the data or the run folder cannot be used.
-      Interrupted: a SIGINT or SIGTERM came; the run is saved up to the step it came in.
+      Interrupted: a signal came; the run is saved up to the step it came in.
+      ResultsIncomplete: the run is trained, and some results could not be written.
     """
     backend.require_devices()
     config, workdir = settings.check(config), Path(workdir)
