@@ -2,9 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
@@ -72,7 +75,10 @@ def load(workdir: str | Path) -> Run:
     config = settings.from_json(folder.read_config(workdir))
     class_names = folder.read_class_names(workdir)
     trainer = Trainer(create_task(config, len(class_names)), config.image_size)
-    variables = models.shapes(trainer.task.model, config.image_size).variables
+    # On the devices of today: the run may have been trained on more of them.
+    struct = partial(jax.ShapeDtypeStruct, sharding=NamedSharding(trainer.mesh, PartitionSpec()))
+    shapes = models.shapes(trainer.task.model, config.image_size).variables
+    variables = jax.tree.map(lambda leaf: struct(leaf.shape, leaf.dtype), shapes)
     restored = None
     if (workdir / "checkpoints").is_dir():
         with Checkpoints(workdir, read_only=True) as checkpoints:

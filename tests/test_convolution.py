@@ -35,20 +35,19 @@ def has_direct_convolution(x, kernel, padding="SAME"):
     return "stablehlo.convolution" in lowered.as_text()
 
 
-@pytest.mark.versions
 # What the models have: AlexNet 5x5 and 3x3, the base CNNs VALID and 5x5, VGG16 and GoogLeNet.
 @pytest.mark.parametrize(
     ("size", "padding", "height", "width", "channels", "features"),
     [
-        (3, "VALID", 17, 17, 128, 128),
+        pytest.param(3, "VALID", 17, 17, 128, 128, marks=pytest.mark.versions),
         (3, "VALID", 16, 19, 64, 96),
         (3, "SAME", 8, 8, 256, 384),
         (3, "SAME", 9, 9, 512, 512),
         (3, "SAME", 7, 7, 192, 384),
-        (3, "SAME", 1, 2, 64, 96),
+        pytest.param(3, "SAME", 1, 2, 64, 96, marks=pytest.mark.versions),
         (5, "SAME", 17, 17, 96, 256),
         (5, "VALID", 16, 15, 64, 128),
-        (5, ((3, 0), (1, 2)), 6, 7, 96, 64),
+        pytest.param(5, ((3, 0), (1, 2)), 6, 7, 96, 64, marks=pytest.mark.versions),
     ],
 )
 def test_value_and_gradients(size, padding, height, width, channels, features):

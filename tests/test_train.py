@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from flowers_jax import train
+from flowers_jax import run, train
 from flowers_jax.process.errors import UserError
 from flowers_jax.runs import history
 
@@ -56,6 +56,8 @@ def test_any_number_of_devices_gives_the_history_of_one(
         )
         summary = json.loads((workdir / "summary.json").read_text())
         assert summary["device"].startswith(f"{count} x")
+        # The run is read back on the one device of this process.
+        assert run.load(workdir).predict([image_folder / "red" / "0.png"]).shape == (1, 3)
         histories.append(history.read(workdir)[0])
     for found in histories[1:]:
         for column in ("loss", "accuracy", "val_loss", "val_accuracy"):
