@@ -155,6 +155,7 @@ train_and_evaluate(config, "RUNS/c")
 """
 
 
+@pytest.mark.slow
 def test_runs_in_a_notebook(execute, image_folder, tmp_path):
     sources = [
         text.replace("IMAGES", str(image_folder)).replace("RUNS", str(tmp_path / "runs"))
