@@ -44,12 +44,12 @@ def main(_arguments: Sequence[str]) -> None:
     """Prints the median of each and their ratio."""
     backend.reuse_memory()
     images = np.random.default_rng(0).integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8)
-    contenders = {"flowers_jax": ours(images), "ImageDataGenerator": keras(images)}
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for call in contenders.values():
+    implementations = {"flowers_jax": ours(images), "ImageDataGenerator": keras(images)}
+    seconds: dict[str, list[float]] = {name: [] for name in implementations}
+    for call in implementations.values():
         call()
     for _ in range(REPEATS):
-        for name, call in contenders.items():
+        for name, call in implementations.items():
             start = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - start)

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import clone  # noqa: F401
-import contenders
+import implementations
 import jax
 import jax.numpy as jnp
 from absl import flags
@@ -51,7 +51,7 @@ HEADER = ["model", "by", "ms per step", "ours / it", "images/s of an epoch", "ep
 HEADER += ["s to the first step", "at the second start", "peak MB", "GFLOP/s"]
 HEADER += ["of a matrix product's"]
 
-# What is measured of each contender of a model, by its name.
+# What is measured of each implementation of a model, by its name.
 Measured = dict[str, dict[str, Any]]
 
 _MODELS = flags.DEFINE_list("models", ["base_cnn", "alexnet"], "Models to time.")
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def table_rows(model: str, measured: Measured, ceiling: float) -> Iterator[list[str]]:
-    """A row under `HEADER` for each contender."""
+    """A row under `HEADER` for each implementation."""
     ours = measured["ours"]["median_ms"]
     for name, found in measured.items():
         speed, again = found.get("images_per_second"), found.get("second_first_step_s")
@@ -130,7 +130,7 @@ def table_rows(model: str, measured: Measured, ceiling: float) -> Iterator[list[
 def measure(
     model: str, names: Sequence[str], root: Path, num_steps: int, num_epochs: int
 ) -> Measured:
-    """Times of the contenders, which take turns of a few steps, then of an epoch."""
+    """Times of the implementations, which take turns of a few steps, then of an epoch."""
     pipes: dict[str, Connection] = {}
     found: Measured = {}
     for name in names:
@@ -152,7 +152,7 @@ def measure(
     again.send("end")
     _receive(again, "ours")
     config = load_config("ours", model)
-    flops = _alone(contenders.step_flops, config, len(folder.scan(root).class_names))
+    flops = _alone(implementations.step_flops, config, len(folder.scan(root).class_names))
     for name, row in found.items():
         step = statistics.median(times["step"][name])
         row["median_ms"] = 1e3 * step
@@ -182,7 +182,7 @@ def _receive(pipe: Connection, name: str) -> Any:  # noqa: ANN401
 
 
 def load_config(name: str, model: str) -> ConfigDict:
-    """The settings that a contender trains the model with."""
+    """The settings that an implementation trains the model with."""
     changes = {
         "model": model,
         "image_size": SIZES.get(model, 150),
@@ -193,22 +193,25 @@ def load_config(name: str, model: str) -> ConfigDict:
 
 
 def work(pipe: Connection, name: str, model: str, root: Path) -> None:
-    """A contender's process: steps and epochs when told, and at the end its memory."""
-    # The contenders share a GPU, whose memory each JAX would take for itself.
+    """An implementation's process: steps and epochs when told, and at the end its memory."""
+    # The implementations share a GPU, whose memory each JAX would take for itself.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     if name in ("ours", "bfloat16"):
         backend.reuse_memory()  # before anything is allocated, as main.py does
     config = load_config(name, model)
     images, _ = folder.split(folder.scan(root), config.data)
-    contender = contenders.create(name, config, images)
-    contender.step()
-    first = {"first_step_s": time.perf_counter() - contender.loaded, "num_images": len(images)}
+    implementation = implementations.create(name, config, images)
+    implementation.step()
+    first = {"first_step_s": time.perf_counter() - implementation.loaded, "num_images": len(images)}
     for _ in range(WARM_UP):
-        contender.step()
-    contender.epoch(2)
+        implementation.step()
+    implementation.epoch(2)
     # Not before: whoever hears of it lets the next one start.
     pipe.send(first)
-    turns = {"step": [contender.step] * STEPS_PER_TURN, "epoch": [lambda: contender.epoch(None)]}
+    turns = {
+        "step": [implementation.step] * STEPS_PER_TURN,
+        "epoch": [lambda: implementation.epoch(None)],
+    }
     while (what := pipe.recv()) != "end":
         times = []
         for run in turns[what]:

@@ -56,24 +56,26 @@ def _steps(records: Sequence[Record]) -> Iterator[str]:
     shown: set[tuple[str, str]] = set()  # device and model
     for record in records:
         found = {
-            model: contenders
-            for model, contenders in record["models"].items()
-            if len(contenders) > 1 and (device(record), model) not in shown
+            model: implementations
+            for model, implementations in record["models"].items()
+            if len(implementations) > 1 and (device(record), model) not in shown
         }
         shown |= {(device(record), model) for model in found}
         if found:
             rows = [
-                row for model, contenders in found.items() for row in step_rows(model, contenders)
+                row
+                for model, implementations in found.items()
+                for row in step_rows(model, implementations)
             ]
             header = ["model", "by", "ms per step", "ours / peer", "s to the first step"]
             header += ["at the second start", "peak MB"]
             yield f"{caption(record)}\n{table(header, rows)}"
 
 
-def step_rows(model: str, contenders: dict[str, dict[str, Any]]) -> Iterator[list[str]]:
-    """A row for each contender."""
-    ours = contenders["ours"]["median_ms"]
-    for name, found in contenders.items():
+def step_rows(model: str, implementations: dict[str, dict[str, Any]]) -> Iterator[list[str]]:
+    """A row for each implementation."""
+    ours = implementations["ours"]["median_ms"]
+    for name, found in implementations.items():
         again = found.get("second_first_step_s")
         yield [
             f"`{model}`" if name == "ours" else "",
@@ -98,7 +100,7 @@ def _epochs(records: Sequence[Record]) -> Iterator[str]:
                 f"{ours['epoch_overhead']:.2f}",
             ]
             for model, ours in (
-                (m, contenders["ours"]) for m, contenders in record["models"].items()
+                (m, implementations["ours"]) for m, implementations in record["models"].items()
             )
             if ours.get("epoch_seconds")
         ]
@@ -129,12 +131,12 @@ def device(record: Record) -> str:
 def caption(record: Record) -> str:
     """Date, machine, versions and the command."""
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    facts = (
+    conditions = (
         f"{record['date']}, {device(record)}, {record['cores']} CPU cores, matrix product "
         f"{record['matrix_product_gflops']:.0f} GFLOP/s, batch {record['batch']}, "
         f"{record['data_source']}; {versions}:"
     )
-    return f"{textwrap.fill(facts, 100)}\n\n```\n{command(record)}\n```\n"
+    return f"{textwrap.fill(conditions, 100)}\n\n```\n{command(record)}\n```\n"
 
 
 def command(record: Record) -> str:

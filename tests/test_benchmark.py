@@ -23,7 +23,7 @@ def run(tmp_path, *flags):
 
 
 @pytest.mark.slow
-def test_the_table_holds_the_medians_of_all_contenders(image_folder, tmp_path):
+def test_the_table_holds_the_medians_of_all_implementations(image_folder, tmp_path):
     done = run(
         tmp_path,
         "--models=pilot_cnn",

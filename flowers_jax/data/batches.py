@@ -298,9 +298,9 @@ def _decode_to_devices(
 
     def decode_share(index: Any) -> np.ndarray:  # noqa: ANN401
         first = index[0].start or 0
-        own = paths[first : first + share]
+        share_paths = paths[first : first + share]
         images, unreadable = decode.decode(
-            own, image_size, resize, exif_orientation=exif_orientation
+            share_paths, image_size, resize, exif_orientation=exif_orientation
         )
         bad.update({first + i: why for i, why in unreadable.items()})
         padding = np.zeros((share - len(images), *shape[1:]), np.uint8)

@@ -60,7 +60,7 @@ def run(data_dir: str | None, image_size: int, num_steps: int) -> None:
     measured = {_variant(row) for row in rows}
     for variant in (variant for variant in VARIANTS if variant not in measured):
         task = create_task(variant_config(config, variant), len(data.class_names))
-        for measurement in watch(Trainer(task, image_size, mesh), data.train, num_steps):
+        for measurement in measure(Trainer(task, image_size, mesh), data.train, num_steps):
             values = (*variant, *measurement)
             rows.append({name: str(v) for name, v in zip(HEADER, values, strict=True)})
         files.write_csv(out / "layers.csv", HEADER, ([r[c] for c in HEADER] for r in rows))
@@ -80,7 +80,7 @@ def variant_config(config: ConfigDict, variant: Variant) -> ConfigDict:
     return config
 
 
-def watch(trainer: Trainer, data: Batches, num_steps: int) -> Iterator[tuple[object, ...]]:
+def measure(trainer: Trainer, data: Batches, num_steps: int) -> Iterator[tuple[object, ...]]:
     """Trains, and gives `HEADER` from `step` on for each probed step and layer.
 
     Loss and accuracy are means of the steps since the last probe, NaN before the first step.

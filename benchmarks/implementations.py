@@ -25,7 +25,7 @@ from flowers_jax.trainer import Trainer, create_task
 
 
 @dataclasses.dataclass(frozen=True)
-class Contender:
+class Implementation:
     """What is timed; both calls return when the device is done.
 
     Attributes:
@@ -39,16 +39,16 @@ class Contender:
     epoch: Callable[[int | None], None]
 
 
-def create(name: str, config: ConfigDict, files: ImageFolder) -> Contender:
-    """The contender of this name for the model of `config`, which trains on `files`."""
+def create(name: str, config: ConfigDict, files: ImageFolder) -> Implementation:
+    """The implementation of this name for the model of `config`, which trains on `files`."""
     if name == "keras":
-        return keras_contender(config, files)
+        return keras_implementation(config, files)
     if name.startswith("torch"):
-        return torch_contender(name, config, files)
-    return flax_contender(name, config, files)
+        return torch_implementation(name, config, files)
+    return flax_implementation(name, config, files)
 
 
-def flax_contender(name: str, config: ConfigDict, files: ImageFolder) -> Contender:
+def flax_implementation(name: str, config: ConfigDict, files: ImageFolder) -> Implementation:
     """The loop of `train.py`; 'plain' has Flax's own layers and XLA's default options."""
     task = create_task(config, len(files.class_names))
     options: backend.Options | None = None
@@ -70,7 +70,7 @@ def flax_contender(name: str, config: ConfigDict, files: ImageFolder) -> Contend
         order = batches.epoch_order(len(files), config.seed, 1)
         train(itertools.islice(data.epoch(order), num_steps))
 
-    return Contender(loaded, lambda: train([first]), epoch)
+    return Implementation(loaded, lambda: train([first]), epoch)
 
 
 def plain(task: Task) -> Task:
@@ -79,13 +79,13 @@ def plain(task: Task) -> Task:
 
 
 def step_flops(config: ConfigDict, num_classes: int) -> float:
-    """Operations of a training step with direct convolutions, whatever kernels a contender has."""
+    """Operations of a training step with direct convolutions, whatever kernels are timed."""
     trainer = Trainer(plain(create_task(config, num_classes)), config.image_size)
     cost: Any = trainer.lower("train", config.batch_size).cost_analysis()
     return cost["flops"]
 
 
-def keras_contender(config: ConfigDict, files: ImageFolder) -> Contender:
+def keras_implementation(config: ConfigDict, files: ImageFolder) -> Implementation:
     """Keras' own compiled step of the study's model, and `fit` on a dataset in memory."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras
@@ -107,7 +107,7 @@ def keras_contender(config: ConfigDict, files: ImageFolder) -> Contender:
     dataset = tf.data.Dataset.from_tensor_slices((images, files.labels))
     dataset = dataset.shuffle(len(files)).batch(size).map(scale).prefetch(2)
     inputs, targets = scale(images[:size], tf.constant(files.labels[:size]))
-    return Contender(
+    return Implementation(
         loaded,
         lambda: network.train_on_batch(inputs, targets),
         lambda num_steps: network.fit(
@@ -116,7 +116,7 @@ def keras_contender(config: ConfigDict, files: ImageFolder) -> Contender:
     )
 
 
-def torch_contender(name: str, config: ConfigDict, files: ImageFolder) -> Contender:
+def torch_implementation(name: str, config: ConfigDict, files: ImageFolder) -> Implementation:
     """PyTorch: channels last, from uint8 images on the device; compiled where there is a GPU."""
     import torch
     import torch_models
@@ -157,7 +157,7 @@ def torch_contender(name: str, config: ConfigDict, files: ImageFolder) -> Conten
         order = torch.randperm(len(labels), device=device)
         train(order.split(config.batch_size)[:num_steps])
 
-    return Contender(loaded, lambda: train([batch]), epoch)
+    return Implementation(loaded, lambda: train([batch]), epoch)
 
 
 def _decode(config: ConfigDict, files: ImageFolder) -> np.ndarray:
