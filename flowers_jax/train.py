@@ -110,7 +110,7 @@ def _train(config: ConfigDict, workdir: Path, writes: bool) -> Summary:
         run_folder.describe(workdir, config, data.class_names, table)
 
     # Epochs
-    with files.full_disk_named(workdir), Interruption() as interruption, checkpoints, record:
+    with files.full_disk_named(workdir), Interruption() as interruption, checkpoints:
         while not record.is_done:
             epoch, done = record.epoch, step - len(record.history) * num_steps
             order = batches.epoch_order(len(data.train.files), config.seed, epoch)

@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import tensorboardX
 from ml_collections import ConfigDict
 
 from flowers_jax.early_stopping import EarlyStopping
 from flowers_jax.runs import folder, history, progress
+from flowers_jax.runs.events import Events
 from flowers_jax.runs.folder import Summary
 from flowers_jax.runs.history import History, Row
 
@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 
 class Record:
     """History, early stopping and clock of one run, and their files in its folder.
-
-    The events for TensorBoard are written inside a `with` block.
 
     Args:
       config: of the run.
@@ -48,17 +46,9 @@ class Record:
         self.history: History = []
         self.stopping, self._monitor = early_stopping(config)
         self._heads, self._num_images, self._writes = heads, num_images, writes
+        self._events: Events | None = None  # from the first epoch of this process on
         self._seconds = 0.0  # of the epoch under way, in earlier processes
         self._start = time.perf_counter()
-
-    def __enter__(self) -> "Record":
-        self._events = tensorboardX.SummaryWriter(
-            str(self.workdir), purge_step=len(self.history) + 1, write_to_disk=self._writes
-        )
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._events.close()
 
     @property
     def epoch(self) -> int:
@@ -107,10 +97,8 @@ class Record:
         self.stopping = self.stopping.update(epoch, row[self._monitor])
         if self._writes:
             history.write(self.workdir, self.history, self._heads)
-        for name, value in row.items():
-            if name != "epoch":
-                self._events.add_scalar(name, value, epoch)
-        self._events.flush()
+            self._events = self._events or Events(self.workdir, epoch)
+            self._events.add(row)
         log.info(
             "%s",
             progress.epoch_line(row, self.config.max_epochs, self._num_images, self.stopping),
