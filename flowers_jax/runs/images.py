@@ -12,7 +12,7 @@ HEADER = ("split", "name", "sha256")
 
 
 def record(workdir: Path, train: ImageFolder, validation: ImageFolder) -> None:
-    """Writes `images.csv`, or compares with it when the run goes on; where they lie is no matter.
+    """Writes `images.csv`, or compares with it when the run goes on; the folder may have moved.
 
     Raises:
       UserError: the run began with other images.
