@@ -115,14 +115,14 @@ def test_a_notebook_far_from_its_clone_asks_for_the_address(path, execute, tmp_p
 SET_UP = """
 import logging, os, signal
 from flowers_jax import settings
-from flowers_jax.runs import progress
+from flowers_jax.runs import notebook, progress
 from flowers_jax.train import train_and_evaluate
 
 logging.basicConfig(format="the host: %(message)s", level=logging.INFO)
 host = logging.getLogger()
 before = host.level, list(host.handlers)
-progress.set_up_notebook()
-progress.set_up_notebook()
+notebook.set_up()
+notebook.set_up()
 config = settings.default_config()
 config.update_from_flattened_dict(
     {"model": "pilot_cnn", "image_size": 16, "batch_size": 16, "max_epochs": 2}
