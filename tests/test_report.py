@@ -184,4 +184,4 @@ def test_a_class_can_have_the_name_of_another_column(tmp_path):
 def test_a_folder_without_runs_is_said_in_a_sentence(tmp_path):
     done = write_report(tmp_path)
     assert done.returncode == 2
-    assert "holds no finished run" in done.stderr
+    assert "has no finished run" in done.stderr

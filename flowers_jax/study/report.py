@@ -31,7 +31,7 @@ def write(root: Path, image_folder: Path | None) -> int:
     workdirs = sorted(path.parent for path in root.rglob("summary.json"))
     workdirs = [workdir for workdir in workdirs if not folder.is_set_aside(workdir)]
     if not workdirs:
-        raise UserError(f"{root} holds no finished run: there is no summary.json below it.")
+        raise UserError(f"{root} has no finished run below it (no summary.json).")
     image_roots = [root] if image_folder is None else [root, image_folder]
     runs = [describe(root, workdir, image_roots) for workdir in workdirs]
     source = Path(__file__).with_name("report.html.j2").read_text("utf-8")
