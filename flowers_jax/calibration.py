@@ -4,7 +4,7 @@ Guo et al. 2017, "On Calibration of Modern Neural Networks": logits are divided 
 which changes how sure a network is and never which class it predicts.
 """
 
-from typing import NamedTuple
+import dataclasses
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -45,7 +45,8 @@ def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
     return float(np.exp(optimize.minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
-class Bins(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Bins:
     """Images by the probability of the predicted class, in bins of equal width from 0 to 1.
 
     Attributes:
@@ -74,8 +75,8 @@ def reliability(probabilities: Probabilities, labels: Labels) -> Bins:
 
 def expected_calibration_error(probabilities: Probabilities, labels: Labels) -> float:
     """Mean over the images of |accuracy - confidence| of their bin."""
-    count, confidence, accuracy = reliability(probabilities, labels)
-    return float(np.nansum(count * np.abs(accuracy - confidence)) / count.sum())
+    bins = reliability(probabilities, labels)
+    return float(np.nansum(bins.count * np.abs(bins.accuracy - bins.confidence)) / len(labels))
 
 
 def accuracy_over_coverage(
