@@ -1,25 +1,40 @@
-"""A run that has left weights: its network, ready to classify images."""
+"""A run from Python: trained by `fit` or read back by `load`, ready to classify images."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
+from PIL import Image
 
-from flowers_jax import models, settings
+from flowers_jax import models, reference, settings
 from flowers_jax.data import decode
+from flowers_jax.data import folder as image_folder
 from flowers_jax.data.batches import Batches
 from flowers_jax.data.folder import ImageFolder
 from flowers_jax.models import Variables
+from flowers_jax.ops import backend
+from flowers_jax.process import messages
 from flowers_jax.process.errors import UserError
-from flowers_jax.runs import folder
+from flowers_jax.runs import evaluate, folder, history, results
 from flowers_jax.runs.checkpoints import Checkpoints
+from flowers_jax.runs.evaluate import Evaluation
+from flowers_jax.runs.folder import Summary
+from flowers_jax.runs.history import History
+from flowers_jax.train import train_and_evaluate
 from flowers_jax.trainer import Trainer, create_task
+
+Pixels = UInt8[np.ndarray, "n height width 3"]
+Picture = str | Path | Image.Image
+Images = Picture | Sequence[Picture] | Pixels
+# Files that are decoded before they are classified: as many as memory always has room for.
+CHUNK = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +45,8 @@ class Run:
       workdir: the run folder.
       config: settings of the run.
       class_names: in the order of the probabilities.
+      history: a row per epoch.
+      summary: what `summary.json` holds; None if the run is not finished.
       variables: of the epoch that the run reports.
       trainer: the steps, compiled.
     """
@@ -37,32 +54,158 @@ class Run:
     workdir: Path
     config: ConfigDict
     class_names: tuple[str, ...]
+    history: History
+    summary: Summary | None
     variables: Variables
     trainer: Trainer
 
-    def predict(self, paths: Sequence[str | Path]) -> Float[np.ndarray, "n classes"]:
-        """Class probabilities of image files, decoded and scaled as in training.
+    def __repr__(self) -> str:
+        return f"Run({str(self.workdir)!r}: {self.config.model}, {len(self.history)} epochs)"
+
+    def predict(self, images: Images) -> Float[np.ndarray, "n classes"]:
+        """Class probabilities of images, which are decoded, resized and scaled as in training.
+
+        Args:
+          images: paths of image files, images of Pillow, one of either, or pixels 0..255 as a
+            uint8 array `[n, height, width, 3]`.
 
         Raises:
-          UserError: naming every file that cannot be decoded.
+          UserError: naming every file that cannot be decoded; or the images are none of these.
         """
-        if not paths:
-            return np.zeros((0, len(self.class_names)), np.float32)
-        names = [str(path) for path in paths]
-        config = self.config
-        images, unreadable = decode.decode(
-            names,
-            config.image_size,
-            config.data.resize,
-            exif_orientation=config.data.exif_orientation,
+        if isinstance(images, np.ndarray):
+            return self._of_pixels(images)
+        several = [images] if isinstance(images, Picture) else list(images)
+        files = [image for image in several if isinstance(image, str | Path)]
+        pictures = [image for image in several if isinstance(image, Image.Image)]
+        if len(files) == len(several):
+            probabilities, bad = self.predict_files(files)
+            if bad:
+                raise UserError(f"{decode.describe_bad(bad, len(files))}. Leave them out.")
+            return probabilities
+        if len(pictures) == len(several):
+            return self._of_pixels([self._rgb(picture) for picture in pictures])
+        kinds = ", ".join(sorted({type(image).__name__ for image in several}))
+        raise UserError(
+            f"predict takes paths, images of Pillow or one uint8 array, not a list of {kinds}."
         )
-        if unreadable:
-            bad = {names[i]: why for i, why in unreadable.items()}
-            raise UserError(f"{decode.describe_bad(bad, len(names))}. Leave them out.")
-        files = ImageFolder(tuple(names), np.zeros(len(names), np.int32), self.class_names)
-        batch_size = min(config.batch_size, len(names))
-        split = Batches(files, images, np.arange(len(names)), batch_size, self.trainer.mesh)
-        return self.trainer.predict(self.variables, split.epoch())
+
+    def predict_files(
+        self, paths: Sequence[str | Path]
+    ) -> tuple[Float[np.ndarray, "n classes"], dict[str, str]]:
+        """Class probabilities of image files.
+
+        Returns:
+          The probabilities, NaN for files that cannot be decoded; and why these cannot, by path.
+        """
+        names = tuple(str(path) for path in paths)
+        probabilities = np.full((len(names), len(self.class_names)), np.nan, np.float32)
+        bad: dict[str, str] = {}
+        nowhere = ImageFolder(names, np.zeros(len(names), np.int32), self.class_names)
+        for rows, batches, unreadable in self._decoded(nowhere):
+            bad |= unreadable
+            if len(rows):
+                probabilities[rows] = self.trainer.predict(self.variables, batches.epoch())
+        return probabilities, bad
+
+    def evaluate(self, root: str | Path) -> Evaluation:
+        """Metrics, confusion matrix and report on a labelled image folder.
+
+        Its classes are matched by name; it may lack some of the run's.
+
+        Raises:
+          UserError: it has a class that the run does not know, or an image cannot be decoded.
+        """
+        files = image_folder.scan(Path(root).expanduser(), self.class_names)
+        bad: dict[str, str] = {}
+        probabilities, metrics = [], self.trainer.zero_metrics()
+        for _, batches, unreadable in self._decoded(files):
+            bad |= unreadable
+            if bad:
+                continue
+            probabilities.append(self.trainer.predict(self.variables, batches.epoch()))
+            for batch in batches.epoch():
+                metrics = self.trainer.eval_step(self.variables, metrics, batch)
+        if bad:
+            raise UserError(f"{decode.describe_bad(bad, len(files))}. Repair or remove them.")
+        return evaluate.evaluate(files, np.concatenate(probabilities), metrics.averages())
+
+    def plot_curves(self) -> Figure:
+        """Loss and accuracy over the epochs, over those that the study logged."""
+        original = reference.history(self.config.study_run)
+        return results.curves(self._finished(), self.history, original)
+
+    def plot_confusion_matrix(self) -> Figure:
+        """The confusion matrix of the validation images."""
+        from flowers_jax.runs import plots
+
+        summary = self._finished()
+        matrix = evaluate.read_confusion_matrix(self.workdir)
+        title = results.title_of_epoch(summary)
+        return plots.confusion_matrix(matrix, self.class_names, title)
+
+    def _finished(self) -> Summary:
+        if self.summary is None:
+            raise UserError(f"{self.workdir} is not finished; its pictures are drawn at the end.")
+        return self.summary
+
+    def _rgb(self, image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
+        try:
+            return decode.rgb(image, self.config.data.exif_orientation)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(f"the image {image} cannot be used: {error}.") from error
+
+    def _of_pixels(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+        if isinstance(images, np.ndarray) and (
+            images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3
+        ):
+            raise UserError(
+                "predict takes an array of pixels 0..255, uint8 [n, height, width, 3]; this one "
+                f"is {images.dtype} {list(images.shape)}."
+            )
+        if not len(images):
+            return np.zeros((0, len(self.class_names)), np.float32)
+        resized = decode.resize_pixels(images, self.config.image_size, self.config.data.resize)
+        names = ("",) * len(images)
+        nowhere = ImageFolder(names, np.zeros(len(images), np.int32), self.class_names)
+        batches = self._batches(nowhere, resized, np.arange(len(images)), len(images))
+        return self.trainer.predict(self.variables, batches.epoch())
+
+    def _decoded(self, files: ImageFolder) -> Iterator[tuple[np.ndarray, Batches, dict[str, str]]]:
+        """`files` in chunks: the places of those that can be decoded, these, and why others not."""
+        for first in range(0, len(files), CHUNK):
+            chunk = files.take(range(first, min(first + CHUNK, len(files))))
+            images, unreadable = decode.decode(
+                chunk.paths,
+                self.config.image_size,
+                self.config.data.resize,
+                exif_orientation=self.config.data.exif_orientation,
+            )
+            good = np.setdiff1d(np.arange(len(chunk)), list(unreadable))
+            batches = self._batches(chunk.take(good), images, good, len(files))
+            yield first + good, batches, {chunk.paths[i]: why for i, why in unreadable.items()}
+
+    def _batches(
+        self, files: ImageFolder, images: Pixels, rows: np.ndarray, num_images: int
+    ) -> Batches:
+        # One size for all chunks: one program.
+        batch_size = min(self.config.batch_size, num_images)
+        return Batches(files, images, rows, batch_size, self.trainer.mesh)
+
+
+def fit(config: ConfigDict, workdir: str | Path) -> Run:
+    """Trains as `config` says, or goes on with the run in the folder `workdir`, and reads it back.
+
+    Shows what the command shows, unless the program has handlers for these messages itself.
+
+    Raises:
+      UserError, Interrupted, ResultsIncomplete: as `train.train_and_evaluate`.
+    """
+    workdir = Path(workdir).expanduser()
+    backend.reuse_memory()
+    backend.use_compilation_cache()
+    with messages.shown():
+        train_and_evaluate(config, workdir)
+    return load(workdir)
 
 
 def load(workdir: str | Path) -> Run:
@@ -71,7 +214,8 @@ def load(workdir: str | Path) -> Run:
     Raises:
       UserError: it holds no weights.
     """
-    workdir = Path(workdir)
+    backend.use_compilation_cache()
+    workdir = Path(workdir).expanduser()
     config = settings.from_json(folder.read_config(workdir))
     class_names = folder.read_class_names(workdir)
     trainer = Trainer(create_task(config, len(class_names)), config.image_size)
@@ -88,4 +232,12 @@ def load(workdir: str | Path) -> Run:
             f"{workdir} holds no weights yet; the first are saved after "
             f"{config.checkpoint.every_minutes:g} minutes, and when the run ends or is interrupted."
         )
-    return Run(workdir, config, class_names, restored[0]["best"], trainer)
+    return Run(
+        workdir,
+        config,
+        class_names,
+        history.read(workdir),
+        folder.read_summary(workdir),
+        restored[0]["best"],
+        trainer,
+    )

@@ -8,7 +8,8 @@ import contextlib
 import logging
 import os
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,6 @@ from flowers_jax.process.errors import UserError
 if TYPE_CHECKING:
     from tensorflow import Tensor
 
-RESIZES = ("bilinear", "nearest")
 # An image that claims more pixels is not decoded: a file of kilobytes can ask for gigabytes.
 MAX_PIXELS = 50_000_000
 # An EXIF block is at the start of a file.
@@ -63,6 +63,28 @@ def _stderr_silenced() -> Iterator[None]:
         os.close(kept)
 
 
+def _bilinear(image: "Tensor", size: int) -> "Tensor":
+    tf = import_tensorflow()
+    # Resizing integers is slower.
+    image = tf.image.resize(tf.cast(image, tf.float32), (size, size))
+    return tf.cast(tf.round(image), tf.uint8)
+
+
+def _nearest(image: "Tensor", size: int) -> "Tensor":
+    # `flow_from_directory` uses Pillow, which steps from sample to sample by addition, whose
+    # rounding decides ties.
+    tf = import_tensorflow()
+    for axis in (0, 1):
+        step = tf.cast(tf.shape(image)[axis], tf.float64) / size
+        samples = tf.cumsum(tf.concat([[step / 2], tf.fill([size - 1], step)], axis=0))
+        image = tf.gather(image, tf.cast(samples, tf.int32), axis=axis)
+    return image
+
+
+_RESIZES = {"bilinear": _bilinear, "nearest": _nearest}
+RESIZES = tuple(_RESIZES)
+
+
 def in_memory(shape: tuple[int, ...]) -> np.ndarray:
     """Black images."""
     return np.zeros(shape, np.uint8)
@@ -92,20 +114,7 @@ def decode(
       pixels are zero).
     """
     tf = import_tensorflow()
-
-    # `flow_from_directory` uses Pillow, which steps from sample to sample by addition, whose
-    # rounding decides ties.
-    def nearest(image: "Tensor") -> "Tensor":
-        for axis in (0, 1):
-            step = tf.cast(tf.shape(image)[axis], tf.float64) / image_size
-            samples = tf.cumsum(tf.concat([[step / 2], tf.fill([image_size - 1], step)], axis=0))
-            image = tf.gather(image, tf.cast(samples, tf.int32), axis=axis)
-        return image
-
-    def bilinear(image: "Tensor") -> "Tensor":
-        # Resizing integers is slower.
-        image = tf.image.resize(tf.cast(image, tf.float32), (image_size, image_size))
-        return tf.cast(tf.round(image), tf.uint8)
+    resized = partial(_RESIZES[resize], size=image_size)
 
     def jpeg(path: "Tensor") -> "Tensor":
         content = tf.io.read_file(path)
@@ -142,11 +151,24 @@ def decode(
         remaining = [i for i in chosen if i in bad and is_file[i]]
         if remaining:
             names = [os.fsencode(paths[i]) for i in remaining]
-            resized = {"bilinear": bilinear, "nearest": nearest}[resize]
             for positions, pixels in _batches(remaining, names, read, resized):
                 images[positions] = pixels
                 bad.difference_update(positions.tolist())
     return images, {i: reason(paths[i]) for i in sorted(bad)}
+
+
+def resize_pixels(
+    images: Iterable[UInt8[np.ndarray, "_ _ 3"]], image_size: int, resize: str
+) -> UInt8[np.ndarray, "n size size 3"]:
+    """Resizes images of any sizes as `decode` does."""
+
+    def resized(image: np.ndarray) -> np.ndarray:
+        if image.shape == shape:
+            return image
+        return np.asarray(_RESIZES[resize](image, image_size))
+
+    shape = (image_size, image_size, 3)
+    return np.array([resized(image) for image in images], np.uint8).reshape(-1, *shape)
 
 
 def _batches(
@@ -200,20 +222,23 @@ def read_rgb(
       Unsupported: the image is too large, or its values do not fill the range of their type.
       OSError, SyntaxError, ValueError: Pillow cannot read the file.
     """
-    image: Image.Image
-    with Image.open(path) as opened:
-        image = opened
-        if image.width * image.height > MAX_PIXELS:
-            raise Unsupported(f"has more than {MAX_PIXELS // 1_000_000} megapixels")
-        if image.mode in ("I", "F"):
-            raise Unsupported("has 32 bits per channel; convert it to 8")
-        # Pillow takes the upper byte, which is nearly empty where 16 bits hold 12.
-        deep = any(";16" in str(tile[3]) for tile in opened.tile)
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        if exif_orientation:
-            image = ImageOps.exif_transpose(image)
-        pixels = np.asarray(image.convert("RGB"))
+    with Image.open(path) as image:
+        return rgb(image, exif_orientation)
+
+
+def rgb(image: Image.Image, exif_orientation: bool = False) -> UInt8[np.ndarray, "height width 3"]:
+    """RGB pixels of an image that Pillow has opened; raises as `read_rgb`."""
+    if image.width * image.height > MAX_PIXELS:
+        raise Unsupported(f"has more than {MAX_PIXELS // 1_000_000} megapixels")
+    if image.mode in ("I", "F"):
+        raise Unsupported("has 32 bits per channel; convert it to 8")
+    # Pillow takes the upper byte, which is nearly empty where 16 bits hold 12.
+    deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if exif_orientation:
+        image = ImageOps.exif_transpose(image)
+    pixels = np.asarray(image.convert("RGB"))
     if deep and pixels.max() < 16:
         raise Unsupported("uses only the lower 12 of its 16 bits; convert it to 8 bits")
     return pixels

@@ -65,7 +65,7 @@ class ImageFolder:
         return np.bincount(self.labels, minlength=len(self.class_names))
 
 
-def scan(root: str | os.PathLike) -> ImageFolder:
+def scan(root: str | os.PathLike, class_names: Sequence[str] | None = None) -> ImageFolder:
     """Lists the images below `root`, one class per sub-folder.
 
     Classes and, within a class, folders and file names are sorted as strings. Hidden files and
@@ -73,18 +73,23 @@ def scan(root: str | os.PathLike) -> ImageFolder:
     log names them. A root whose only content is one folder of class folders stands for that folder
     (Kaggle's `flowers-recognition/flowers`).
 
+    Args:
+      root: the image folder.
+      class_names: those that the folder's classes are matched with, by name. It may lack some,
+        which the log names.
+
     Raises:
-      UserError: fewer than two class folders, an empty class, an unreadable folder, a folder that
-        links to one already listed, a folder that is split into `train`, `val` and `test`, or class
-        folders listed a second time inside one of them (Kaggle's archive once held
-        `flowers/flowers`).
+      UserError: a class is not among `class_names`, or there are fewer than two if these are not
+        given; an empty class, an unreadable folder, a folder that links to one already listed, a
+        folder that is split into `train`, `val` and `test`, or class folders listed a second time
+        inside one of them (Kaggle's archive once held `flowers/flowers`).
     """
     root = Path(root)
     try:
         classes = _subfolders(root)
         if len(classes) == 1 and _subfolders(classes[0]):
             root, classes = classes[0], _subfolders(classes[0])
-        _require_classes(root, classes)
+        _require_classes(root, classes, class_names)
         listing = _Listing(root)
         listings = [listing.images_of(folder) for folder in classes]
     except OSError as error:
@@ -97,15 +102,41 @@ def scan(root: str | os.PathLike) -> ImageFolder:
             f"{root} has class folders without images ({', '.join(empty)}); "
             f"add images ({', '.join(EXTENSIONS)}) or remove the folders."
         )
+    found = [folder.name for folder in classes]
+    names = tuple(found if class_names is None else class_names)
+    missing = [name for name in names if name not in found]
+    if missing:
+        log.warning("%s has no images of %s", root, ", ".join(missing))
+    labels = np.array([names.index(name) for name in found], np.int32)
     return ImageFolder(
         paths=tuple(path for files in listings for path in files),
-        labels=np.repeat(np.arange(len(classes), dtype=np.int32), [len(f) for f in listings]),
-        class_names=tuple(folder.name for folder in classes),
+        labels=np.repeat(labels, [len(files) for files in listings]),
+        class_names=names,
     )
 
 
-def _require_classes(root: Path, classes: Sequence[Path]) -> None:
-    """Raises UserError unless these folders can be the classes of `root`."""
+def images_below(folder: str | os.PathLike) -> list[str]:
+    """All image files in a folder and its sub-folders, in the order of `scan`.
+
+    Raises:
+      UserError: there is none, or a folder cannot be read.
+    """
+    folder = Path(folder)
+    try:
+        listing = _Listing(folder)
+        paths = listing.images_of(folder)
+    except OSError as error:
+        raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}.") from error
+    listing.report()
+    if not paths:
+        raise UserError(f"{folder} holds no images ({', '.join(EXTENSIONS)}).")
+    return paths
+
+
+def _require_classes(
+    root: Path, classes: Sequence[Path], known: Sequence[str] | None = None
+) -> None:
+    """Raises UserError unless these folders can be the classes of `root`, all of them known."""
     names = {folder.name for folder in classes}
     if not classes:
         raise UserError(f"{root} holds no class folders; expected one folder of images each.")
@@ -114,7 +145,13 @@ def _require_classes(root: Path, classes: Sequence[Path]) -> None:
             f"{root} is split already ({', '.join(sorted(names))}), and these are not classes; "
             "name one of them with --config.data.dir, or merge them into one folder per class."
         )
-    if len(classes) == 1:
+    unknown = sorted(names.difference(names if known is None else known))
+    if unknown:
+        raise UserError(
+            f"{root} has classes that the run does not know ({', '.join(unknown)}); it knows "
+            f"{', '.join(known or ())}. Rename or remove these folders."
+        )
+    if len(classes) == 1 and known is None:
         raise UserError(
             f"{root} holds a single class ({classes[0].name}); there must be two or more."
         )
@@ -197,7 +234,8 @@ class _Listing:
 
     def report(self) -> None:
         """Names in the log what was ignored."""
-        for why, paths in self._ignored.items():
+        for why, ignored in self._ignored.items():
+            paths = list(dict.fromkeys(ignored))
             if paths:
                 shown = ", ".join(ascii(os.path.relpath(path, self._root)) for path in paths[:5])
                 more = " ..." if len(paths) > 5 else ""

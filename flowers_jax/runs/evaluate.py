@@ -1,5 +1,9 @@
-"""Predictions of a labelled split as tables, a report and a picture."""
+"""Predictions of labelled images as metrics, tables, a report and a picture."""
 
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,45 +17,81 @@ Labels = Int[np.ndarray, " n"]
 Matrix = Int[np.ndarray, "classes classes"]
 
 
-def write(workdir: Path, images: ImageFolder, probabilities: Probabilities, title: str) -> None:
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What a network makes of labelled images.
+
+    Attributes:
+      images: the labelled images.
+      probabilities: of each of them.
+      metrics: those of the history, such as `loss` and `accuracy`.
+      confusion_matrix: counts with rows that are the true class.
+      report: scikit-learn's table of precision, recall and F1 per class.
+    """
+
+    images: ImageFolder
+    probabilities: Probabilities
+    metrics: dict[str, float]
+    confusion_matrix: Matrix
+    report: str
+
+
+def evaluate(
+    images: ImageFolder, probabilities: Probabilities, metrics: dict[str, float]
+) -> Evaluation:
+    """Compares predictions with the labels."""
+    predicted = probabilities.argmax(axis=1)
+    matrix = confusion_matrix(images.labels, predicted, len(images.class_names))
+    report = classification_report(images.labels, predicted, images.class_names)
+    return Evaluation(images, probabilities, metrics, matrix, report)
+
+
+def write(folder: Path, evaluation: Evaluation, title: str) -> None:
     """Writes `predictions.csv`, `confusion_matrix.csv` and `.png`, `classification_report.txt`.
 
     Args:
-      workdir: the run folder.
-      images: the labelled images.
-      probabilities: of each of them.
+      folder: that of a run, or a folder in it.
+      evaluation: what they say.
       title: of the picture.
     """
     from flowers_jax.runs import plots
 
-    names = images.class_names
-    predicted = probabilities.argmax(axis=1)
-    matrix = confusion_matrix(images.labels, predicted, len(names))
-    write_predictions(workdir, images, probabilities)
+    names, matrix = evaluation.images.class_names, evaluation.confusion_matrix
+    write_predictions(folder, evaluation.images, evaluation.probabilities)
     files.write_csv(
-        workdir / "confusion_matrix.csv",
+        folder / "confusion_matrix.csv",
         ["true class", *names],
         ([name, *row] for name, row in zip(names, matrix.tolist(), strict=True)),
     )
-    report = classification_report(images.labels, predicted, names)
-    files.write_text(workdir / "classification_report.txt", report)
+    files.write_text(folder / "classification_report.txt", evaluation.report)
     figure = plots.confusion_matrix(matrix, names, title)
-    files.write_figure(workdir / "confusion_matrix.png", figure)
+    files.write_figure(folder / "confusion_matrix.png", figure)
+
+
+def read_confusion_matrix(folder: Path) -> Matrix:
+    """What `write` left in `confusion_matrix.csv`."""
+    # Not by column, as a class may be called "true class".
+    text = (folder / "confusion_matrix.csv").read_text("utf-8")
+    _, *rows = csv.reader(io.StringIO(text))
+    return np.array([row[1:] for row in rows], int)
 
 
 def write_predictions(workdir: Path, images: ImageFolder, probabilities: Probabilities) -> None:
-    """Writes `predictions.csv`: `path,label,predicted` and a probability per class.
-
-    The column of a class that has one of these three names begins with "class ".
-    """
-    names, first = images.class_names, ["path", "label", "predicted"]
+    """Writes `predictions.csv`: `path,label,predicted` and a probability per class."""
+    names = images.class_names
     predicted = probabilities.argmax(axis=1)
     rows = zip(images.paths, images.labels, predicted, probabilities.tolist(), strict=True)
     files.write_csv(
         workdir / "predictions.csv",
-        [*first, *(f"class {name}" if name in first else name for name in names)],
+        ["path", "label", "predicted", *class_columns(names)],
         ([path, names[i], names[j], *row] for path, i, j, row in rows),
     )
+
+
+def class_columns(class_names: Sequence[str]) -> list[str]:
+    """Columns of probabilities; that of a class called like another column begins with "class "."""
+    others = ("path", "label", "predicted")
+    return [f"class {name}" if name in others else name for name in class_names]
 
 
 def confusion_matrix(labels: Labels, predicted: Labels, num_classes: int) -> Matrix:

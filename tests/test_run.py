@@ -1,0 +1,132 @@
+"""A run from Python: `flowers_jax.fit` and `load`, and what a `Run` can do."""
+
+import logging
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import sklearn.metrics
+from PIL import Image
+
+import flowers_jax
+from flowers_jax.data import folder
+from flowers_jax.process.errors import UserError
+from flowers_jax.runs import evaluate, history
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Two classes, bright and dark, of 12 images of 20 x 24 pixels."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(["bright", "dark"]):
+        (root / name).mkdir()
+        for i in range(12):
+            pixels = rng.integers(0, 100, (20, 24, 3)) + 140 * (1 - k)
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(images, tmp_path_factory):
+    config = flowers_jax.default_config()
+    config.model, config.image_size, config.batch_size = "pilot_cnn", 16, 8
+    config.max_epochs = 2
+    config.data.source, config.data.dir = "folder", str(images)
+    return flowers_jax.fit(config, str(tmp_path_factory.mktemp("runs") / "run"))
+
+
+def test_importing_the_package_is_cheap():
+    code = "import sys, flowers_jax; assert not {'jax', 'numpy', 'tensorflow'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_run_holds_what_its_folder_holds(trained):
+    assert trained.class_names == ("bright", "dark")
+    assert [row["epoch"] for row in trained.history] == [1, 2]
+    assert trained.history == history.read(trained.workdir)
+    assert trained.summary["epochs_run"] == 2
+    assert trained.config.image_size == 16
+    again = flowers_jax.load(trained.workdir)
+    jax.tree.map(np.testing.assert_array_equal, again.variables, trained.variables)
+
+
+def test_paths_pictures_and_pixels_get_the_same_probabilities(trained, images):
+    paths = sorted(images.glob("*/*.png"))
+    expected = trained.predict(paths)
+    assert expected.shape == (24, 2)
+    np.testing.assert_allclose(expected.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(trained.predict([str(path) for path in paths]), expected)
+    pictures = [Image.open(path) for path in paths]
+    np.testing.assert_array_equal(trained.predict(pictures), expected)
+    pixels = np.stack([np.asarray(picture) for picture in pictures])
+    np.testing.assert_array_equal(trained.predict(pixels), expected)
+    # One is one, in any form.
+    for one in (paths[0], str(paths[0]), pictures[0], pixels[:1]):
+        np.testing.assert_allclose(trained.predict(one), expected[:1], rtol=1e-5)
+    for none in ([], pixels[:0]):
+        assert trained.predict(none).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (np.zeros((1, 16, 16, 3), np.float32), r"pixels 0..255, uint8 .* one is float32 \[1, 16"),
+        (np.zeros((16, 16, 3), np.uint8), r"this one is uint8 \[16, 16, 3\]"),
+        ([np.zeros((16, 16, 3), np.uint8)], "not a list of ndarray"),
+        ([Image.new("I", (4, 4))], "has 32 bits per channel"),
+        (["nowhere.png"], "1 of 1 images cannot be used: 'nowhere.png'"),
+    ],
+)
+def test_what_cannot_be_classified_is_one_sentence(trained, wrong, message):
+    with pytest.raises(UserError, match=message):
+        trained.predict(wrong)
+
+
+def test_evaluate_agrees_with_the_history_and_with_scikit_learn(trained, images):
+    result = trained.evaluate(images)
+    labels = folder.scan(images).labels
+    predicted = result.probabilities.argmax(axis=1)
+    assert result.metrics["accuracy"] == pytest.approx(np.mean(predicted == labels))
+    loss = sklearn.metrics.log_loss(labels, result.probabilities)
+    assert result.metrics["loss"] == pytest.approx(loss, rel=1e-5)
+    expected = sklearn.metrics.confusion_matrix(labels, predicted)
+    np.testing.assert_array_equal(result.confusion_matrix, expected)
+    assert "precision" in result.report
+
+
+def test_classes_are_matched_by_name(trained, images, tmp_path, caplog):
+    (tmp_path / "dark").symlink_to(images / "dark")
+    result = trained.evaluate(str(tmp_path))
+    assert set(result.images.labels) == {1}
+    assert result.confusion_matrix[0].sum() == 0
+    assert result.confusion_matrix[1].sum() == 12
+    assert "has no images of bright" in caplog.text
+    (tmp_path / "dusk").symlink_to(images / "dark")
+    with pytest.raises(UserError, match=r"does not know \(dusk\); it knows bright, dark"):
+        trained.evaluate(tmp_path)
+
+
+def test_the_pictures_are_those_of_the_run_folder(trained):
+    loss, accuracy = trained.plot_curves().axes
+    shown = {line.get_label(): line.get_ydata() for line in loss.lines}
+    np.testing.assert_array_equal(shown["training"], [row["loss"] for row in trained.history])
+    assert accuracy.get_ylabel() == "accuracy"
+    axes = trained.plot_confusion_matrix().axes[0]
+    counts = evaluate.read_confusion_matrix(trained.workdir)
+    assert counts.sum() == trained.summary["num_validation"]
+    assert [text.get_text() for text in axes.texts] == [str(n) for n in counts.ravel()]
+
+
+def test_messages_are_shown_once_and_the_hosts_loggers_stay(trained, capsys, caplog):
+    package = logging.getLogger("flowers_jax")
+    flowers_jax.fit(trained.config, trained.workdir)
+    assert capsys.readouterr().out.count("is finished; --restart begins anew") == 1
+    assert (package.level, package.handlers, package.propagate) == (logging.NOTSET, [], True)
+    # A program that shows them itself.
+    with caplog.at_level(logging.INFO):
+        flowers_jax.fit(trained.config, trained.workdir)
+    assert capsys.readouterr().out == ""
+    assert caplog.text.count("is finished; --restart begins anew") == 1
