@@ -11,6 +11,7 @@ from flowers_jax.models.layers import (
     Logits,
     Mask,
     at_least_float32,
+    feature_maps,
     flatten,
 )
 
@@ -32,7 +33,7 @@ class AlexNet(Classifier):
         x = max_pool(x, 3)
         x = norm()(nn.relu(conv(384, 3, padding="SAME")(x)))
         x = norm()(nn.relu(conv(384, 3, padding="SAME")(x)))
-        x = norm()(nn.relu(conv(256, 3, padding="SAME")(x)))
+        x = feature_maps(norm()(nn.relu(conv(256, 3, padding="SAME")(x))))
         x = max_pool(x, 3)
         x = flatten(x)
         x = nn.relu(dense(4096)(x))

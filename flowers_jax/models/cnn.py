@@ -14,6 +14,7 @@ from flowers_jax.models.layers import (
     Logits,
     Mask,
     at_least_float32,
+    feature_maps,
     flatten,
     global_average_pool,
 )
@@ -31,7 +32,7 @@ class PilotCNN(Classifier):
 
         x = nn.relu(conv(32, 3)(images))
         x = max_pool(x, 2)
-        x = nn.relu(conv(64, 3)(x))
+        x = feature_maps(nn.relu(conv(64, 3)(x)))
         x = max_pool(x, 2)
         x = dropout(0.25)(x)
         x = flatten(x)
@@ -73,7 +74,7 @@ class BaseCNN(Classifier):
         x = max_pool(x, 2)
         if self.conv_dropout:
             x = dropout(self.conv_dropout)(x)
-        x = norm()(nn.relu(conv(128, self.last_kernel)(x)))
+        x = feature_maps(norm()(nn.relu(conv(128, self.last_kernel)(x))))
         x = max_pool(x, 2)
         if self.conv_dropout:
             x = dropout(self.conv_dropout)(x)
@@ -99,7 +100,7 @@ class Improvement1(Classifier):
         x = max_pool(x, 2)
         x = nn.relu(conv(128, 5)(x))
         x = max_pool(x, 2)
-        x = nn.relu(conv(128, 3)(x))
+        x = feature_maps(nn.relu(conv(128, 3)(x)))
         x = max_pool(x, 2)
         x = flatten(x)
         x = nn.relu(dense(128)(x))
@@ -134,7 +135,7 @@ class GlobalPoolCNN(Classifier):
         x = nn.relu(conv(96, 3)(x))
         x = max_pool(x, 2)
         x = dropout(0.5)(x)
-        x = nn.relu(conv(self.last_features, self.last_kernel)(x))
+        x = feature_maps(nn.relu(conv(self.last_features, self.last_kernel)(x)))
         x = max_pool(x, 2)
         x = dropout(0.2)(x)
         x = global_average_pool(x)
@@ -157,7 +158,7 @@ class Improvement4(Classifier):
         x = max_pool(x, 2)
         x = norm()(nn.relu(conv(128, 5)(x)))
         x = max_pool(x, 2)
-        x = norm()(nn.relu(conv(128, 3)(x)))
+        x = feature_maps(norm()(nn.relu(conv(128, 3)(x))))
         x = max_pool(x, 2)
         x = global_average_pool(x)
         return at_least_float32(dense(self.num_classes)(x))

@@ -18,6 +18,7 @@ from flowers_jax.models.layers import (
     Mask,
     at_least_float32,
     average_pool,
+    feature_maps,
     flatten,
     global_average_pool,
 )
@@ -121,7 +122,7 @@ class GoogLeNet(Classifier):
         x = inception("4e")(x)
         x = max_pool(x, 3)
         x = inception("5a")(x)
-        x = inception("5b")(x)
+        x = feature_maps(inception("5b")(x))
         x = global_average_pool(x)
         x = nn.Dropout(0.4, deterministic=not train)(x)
         main = layers.dense(self.num_classes, dtype=self.dtype, name="main")(x)

@@ -27,6 +27,8 @@ INITIALIZERS = {
 }
 BATCH_NORM_MOMENTUM = 0.99
 BATCH_NORM_EPSILON = 1e-3
+# Name of the layer that `feature_maps` makes.
+FEATURES = "features"
 
 
 class ImageTooSmall(ValueError):
@@ -53,6 +55,19 @@ class Classifier(nn.Module):
     ) -> dict[str, Logits]:
         """The logits of each of `HEADS`."""
         return {"main": self(images, train, mask)}
+
+
+class FeatureMaps(nn.Module):
+    """The identity: gives what flows through it a name, for Grad-CAM."""
+
+    @nn.compact
+    def __call__(self, x: Images) -> Images:
+        return x
+
+
+def feature_maps(x: Images) -> Images:
+    """Marks the last activations with height and width; every network has one such place."""
+    return FeatureMaps(name=FEATURES)(x)
 
 
 def conv(

@@ -11,6 +11,7 @@ from flowers_jax.models.layers import (
     Logits,
     Mask,
     at_least_float32,
+    feature_maps,
     flatten,
 )
 
@@ -47,6 +48,8 @@ class VGG16(Classifier):
                 x = nn.relu(conv(features, 3, name=f"block{i}_conv{j}")(x))
                 if self.batch_norm:
                     x = norm()(x)
+            if i == len(BLOCKS):
+                x = feature_maps(x)
             x = layers.max_pool(x, 2, ops=self.ops)
         x = flatten(x)
         x = nn.relu(dense(4096, name="fc1")(x))
