@@ -1,5 +1,6 @@
 """A run from Python: trained by `fit` or read back by `load`, ready to classify images."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from PIL import Image
 
-from flowers_jax import models, reference, settings
+from flowers_jax import gradcam, models, reference, settings
 from flowers_jax.data import decode
 from flowers_jax.data import folder as image_folder
 from flowers_jax.data.batches import Batches
@@ -129,6 +130,59 @@ class Run:
             raise UserError(f"{decode.describe_bad(bad, len(files))}. Repair or remove them.")
         return evaluate.evaluate(files, np.concatenate(probabilities), metrics.averages())
 
+    def explain(
+        self,
+        paths: Sequence[str | Path],
+        class_name: str | None = None,
+        layer: str = gradcam.FEATURES,
+    ) -> list[gradcam.Explanation]:
+        """Grad-CAM: where in image files the network sees a class.
+
+        Args:
+          paths: the files.
+          class_name: the class; None for the predicted one of each image.
+          layer: whose output is looked at; a name of `gradcam.layers`.
+
+        Raises:
+          UserError: there is no such class or layer, or an image cannot be decoded.
+        """
+        if class_name not in (None, *self.class_names):
+            known = ", ".join(self.class_names)
+            raise UserError(f"{self.workdir} has no class {class_name!r}; choose one of {known}.")
+        gradcam.require_layer(self.trainer.task.model, self.config.image_size, layer)
+        if not len(paths):
+            return []
+        names = tuple(map(str, paths))
+        images, unreadable = self._decode(names)
+        if unreadable:
+            bad = {names[i]: why for i, why in unreadable.items()}
+            raise UserError(f"{decode.describe_bad(bad, len(names))}. Leave them out.")
+        classes = self.predict(images).argmax(axis=1).astype(np.int32)
+        if class_name is not None:
+            classes[:] = self.class_names.index(class_name)
+        files = ImageFolder(names, classes, self.class_names)
+        batches = self._batches(files, images, np.arange(len(names)), len(names))
+        heats = self.trainer.grad_cam(self.variables, batches.epoch(), layer)
+        return [
+            gradcam.Explanation(path, self.class_names[k], heat, self._picture(path, pixels))
+            for path, k, heat, pixels in zip(names, classes, heats, images, strict=True)
+        ]
+
+    def embed(self, files: ImageFolder) -> Float[np.ndarray, "n channels"]:
+        """What the network makes of each image file, as a vector of length 1: its last maps.
+
+        Of a file that cannot be decoded it is zero.
+        """
+        rows, vectors = [], []
+        for places, batches, _ in self._decoded(files):
+            if len(places):
+                rows.append(places)
+                vectors.append(self.trainer.embed(self.variables, batches.epoch()))
+        result = np.zeros((len(files), vectors[0].shape[1]) if vectors else (0, 0), np.float32)
+        for places, found in zip(rows, vectors, strict=True):
+            result[places] = found
+        return result
+
     def plot_curves(self) -> Figure:
         """Loss and accuracy over the epochs, over those that the study logged."""
         original = reference.history(self.config.study_run)
@@ -170,16 +224,25 @@ class Run:
         batches = self._batches(nowhere, resized, np.arange(len(images)), len(images))
         return self.trainer.predict(self.variables, batches.epoch())
 
+    def _decode(self, paths: Sequence[str]) -> tuple[Pixels, dict[int, str]]:
+        return decode.decode(
+            paths,
+            self.config.image_size,
+            self.config.data.resize,
+            exif_orientation=self.config.data.exif_orientation,
+        )
+
+    def _picture(self, path: str, pixels: UInt8[np.ndarray, "size size 3"]) -> Image.Image:
+        """The image in its own size; what the network sees if Pillow cannot read all of it."""
+        with contextlib.suppress(OSError, SyntaxError, ValueError):
+            pixels = decode.read_rgb(path, self.config.data.exif_orientation)
+        return Image.fromarray(pixels)
+
     def _decoded(self, files: ImageFolder) -> Iterator[tuple[np.ndarray, Batches, dict[str, str]]]:
         """`files` in chunks: the places of those that can be decoded, these, and why others not."""
         for first in range(0, len(files), CHUNK):
             chunk = files.take(range(first, min(first + CHUNK, len(files))))
-            images, unreadable = decode.decode(
-                chunk.paths,
-                self.config.image_size,
-                self.config.data.resize,
-                exif_orientation=self.config.data.exif_orientation,
-            )
+            images, unreadable = self._decode(chunk.paths)
             good = np.setdiff1d(np.arange(len(chunk)), list(unreadable))
             batches = self._batches(chunk.take(good), images, good, len(files))
             yield first + good, batches, {chunk.paths[i]: why for i, why in unreadable.items()}

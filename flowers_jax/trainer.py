@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from flowers_jax import losses, models, optimizers, transfer
+from flowers_jax import gradcam, losses, models, optimizers, transfer
 from flowers_jax.data import augment
 from flowers_jax.data.batches import batch_indices
 from flowers_jax.models import Variables
@@ -91,7 +91,10 @@ class Trainer:
         self._create_state = self.jit(partial(create_state, task, image_size))
         self._train_step = compiled(partial(train_step, task), donate_argnums=0)
         self._eval_step = compiled(partial(eval_step, task))
-        self._predict_step = jax.jit(partial(predict_step, task), compiler_options=compiler_options)
+        of_samples = partial(jax.jit, compiler_options=compiler_options)
+        self._predict_step = of_samples(partial(predict_step, task))
+        self._grad_cam = of_samples(partial(gradcam.grad_cam, task), static_argnums=0)
+        self._embed = of_samples(partial(gradcam.embed, task))
         self._split_keys = self.jit(_split_keys, static_argnums=0)
         self._zero_metrics = self.jit(partial(Metrics.zero, task.model.HEADS))
         self._copy = self.jit(partial(jax.tree.map, jnp.copy))
@@ -134,10 +137,27 @@ class Trainer:
         self, variables: Variables, batches: Iterable[Batch]
     ) -> Float[np.ndarray, "n classes"]:
         """Class probabilities of the real samples, in the order of the batches."""
-        rows = [(self._predict_step(variables, b["image"]), b["mask"]) for b in batches]
+        return self._rows(lambda b: self._predict_step(variables, b["image"]), batches)
+
+    def grad_cam(
+        self, variables: Variables, batches: Iterable[Batch], layer: str
+    ) -> Float[np.ndarray, "n rows columns"]:
+        """As `gradcam.grad_cam`, of the real samples, in the order of the batches."""
+        return self._rows(partial(self._grad_cam, layer, variables), batches)
+
+    def embed(
+        self, variables: Variables, batches: Iterable[Batch]
+    ) -> Float[np.ndarray, "n channels"]:
+        """As `gradcam.embed`, of the real samples, in the order of the batches."""
+        return self._rows(partial(self._embed, variables), batches)
+
+    def _rows(
+        self, step: Callable[[Batch], jax.Array], batches: Iterable[Batch]
+    ) -> Float[np.ndarray, "n ..."]:
+        rows = [(step(batch), batch["mask"]) for batch in batches]
         if jax.process_count() > 1:
             rows = multihost_utils.process_allgather(rows, tiled=True)
-        return np.concatenate([np.asarray(p)[np.asarray(mask)] for p, mask in rows])
+        return np.concatenate([np.asarray(row)[np.asarray(mask)] for row, mask in rows])
 
     def lower(self, step: str, batch_size: int) -> jax.stages.Lowered:
         """The step 'train', 'eval' or 'predict', lowered for devices that need not be there.

@@ -130,3 +130,37 @@ def test_messages_are_shown_once_and_the_hosts_loggers_stay(trained, capsys, cap
         flowers_jax.fit(trained.config, trained.workdir)
     assert capsys.readouterr().out == ""
     assert caplog.text.count("is finished; --restart begins anew") == 1
+
+
+def test_a_run_explains_the_predicted_or_another_class_at_any_layer(trained, images):
+    paths = [images / "bright" / "0.png", images / "dark" / "0.png"]
+    predicted = [trained.class_names[k] for k in trained.predict(paths).argmax(axis=1)]
+    found = trained.explain(paths)
+    assert [(e.path, e.class_name) for e in found] == list(
+        zip(map(str, paths), predicted, strict=True)
+    )
+    for explanation in found:
+        assert explanation.heat.shape == (5, 5)
+        assert explanation.heat.min() >= 0
+        assert explanation.overlay().size == explanation.image.size == (24, 20)
+    (other,) = trained.explain(paths[:1], class_name="dark", layer="Conv_0")
+    assert (other.class_name, other.heat.shape) == ("dark", (14, 14))
+
+
+@pytest.mark.parametrize(
+    ("paths", "options", "message"),
+    [
+        (["no.png"], {}, "no.png' cannot be read"),
+        ([], {"class_name": "rose"}, "no class 'rose'; choose one of bright, dark"),
+        ([], {"layer": "Dense_0"}, "no layer 'Dense_0' with height and width"),
+    ],
+)
+def test_what_cannot_be_explained_is_said_in_a_sentence(trained, paths, options, message):
+    with pytest.raises(UserError, match=message):
+        trained.explain(paths, **options)
+
+
+def test_an_embedding_has_length_one_and_is_zero_where_there_is_no_image(trained, images, tmp_path):
+    paths = (str(images / "bright" / "0.png"), str(tmp_path / "none.png"))
+    found = trained.embed(folder.ImageFolder(paths, np.zeros(2, np.int32), ("a",)))
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), [1, 0], atol=1e-6)
