@@ -35,7 +35,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from flowers_jax import models
-from flowers_jax.data import decode, folder, sources
+from flowers_jax.data import decode, folder, sources, splits
 from flowers_jax.ops import backend
 from flowers_jax.process import command
 from flowers_jax.process.errors import UserError
@@ -199,7 +199,7 @@ def work(pipe: Connection, name: str, model: str, root: Path) -> None:
     if name in ("ours", "bfloat16"):
         backend.reuse_memory()  # before anything is allocated, as main.py does
     config = load_config(name, model)
-    images, _ = folder.split(folder.scan(root), config.data)
+    images = splits.read(root, config.data).train
     implementation = implementations.create(name, config, images)
     implementation.step()
     first = {"first_step_s": time.perf_counter() - implementation.loaded, "num_images": len(images)}

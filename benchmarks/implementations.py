@@ -18,6 +18,7 @@ from flowers_jax import ops
 from flowers_jax.data import batches, decode
 from flowers_jax.data.batches import Batch
 from flowers_jax.data.folder import ImageFolder
+from flowers_jax.data.splits import Files
 from flowers_jax.ops import backend
 from flowers_jax.process.errors import UserError
 from flowers_jax.step import Task
@@ -55,7 +56,7 @@ def flax_implementation(name: str, config: ConfigDict, files: ImageFolder) -> Im
     if name == "plain":
         task, options = plain(task), {}
     trainer = Trainer(task, config.image_size, compiler_options=options)
-    data = batches.load(files, files, config, Path(), trainer.mesh).train
+    data = batches.load(Files(files, files), config, Path(), trainer.mesh).train
     loaded = time.perf_counter()
     state, metrics, keys = trainer.create_state(0), trainer.zero_metrics(), trainer.keys(0, 1)
     first = next(data.epoch())

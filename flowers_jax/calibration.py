@@ -28,10 +28,10 @@ def calibrate(probabilities: Probabilities, temperature: float) -> Probabilities
 def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
     """The temperature within `TEMPERATURES` under which the labels are most likely.
 
-    Without images, or if all are classified right, which any lower temperature would make likelier
-    still, it is 1: the probabilities stay as they are.
+    It is 1, and the probabilities stay as they are, if all images are classified right, which any
+    lower temperature would make likelier still, and if a probability is not finite.
     """
-    if (probabilities.argmax(axis=1) == labels).all():
+    if (probabilities.argmax(axis=1) == labels).all() or not np.isfinite(probabilities).all():
         return 1.0
     tiny = np.finfo(np.float32).tiny  # a probability may have been rounded to 0
     logits = np.log(np.maximum(probabilities.astype(np.float64), tiny))
@@ -65,7 +65,8 @@ def reliability(probabilities: Probabilities, labels: Labels) -> Bins:
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
     # Of the bins (0, 1/15], (1/15, 2/15], ...
-    place = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
+    edges = np.arange(1, NUM_BINS) / NUM_BINS
+    place = np.searchsorted(edges, confidence)
     count, sure, correct = (
         np.bincount(place, weights, NUM_BINS) for weights in (None, confidence, right)
     )

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict, config_dict
 
 from flowers_jax import metrics, models, optimizers, transfer
-from flowers_jax.data import batches, decode, folder, scaling, sources
+from flowers_jax.data import batches, decode, scaling, sources, splits
 from flowers_jax.losses import LOSSES
 from flowers_jax.models.layers import Classifier, ImageTooSmall
 from flowers_jax.process.errors import UserError
@@ -97,9 +97,13 @@ SETTINGS: dict[str, Setting] = {
     "data": Setting({}, GROUP),
     "data.source": Setting("auto", choice(*sources.SOURCES)),
     "data.dir": Setting(None, TEXT, str),
-    "data.split": Setting("keras", choice(*folder.SPLITS)),
+    "data.split": Setting("keras", choice(*splits.SPLITS)),
     "data.validation_fraction": Setting(0.2, number(above=0, below=1)),
     "data.holdout_per_class": Setting(80, integer(1)),
+    "data.test_fraction": Setting(0.0, number(least=0, below=1)),  # of 'stratified', as the next
+    "data.num_folds": Setting(None, integer(2), int),  # instead of validation_fraction
+    "data.fold": Setting(0, integer(0)),  # which of them validates
+    "data.group_duplicates": Setting(False, FLAG),  # never in two splits
     "data.split_seed": Setting(1337, integer(0, below=2**32)),
     "data.leaked": Setting(0, integer(0)),  # held-out images that are trained on too
     "data.resize": Setting("bilinear", choice(*decode.RESIZES)),
@@ -226,8 +230,7 @@ def _flatten(config: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _combined_faults(config: ConfigDict) -> Iterator[str]:
     if jax.process_count() > 1 and config.data.cache not in ("auto", "device"):
         yield f"data.cache={config.data.cache!r} needs a single process; several need 'device'"
-    if config.data.leaked and config.data.split != "holdout":
-        yield f"data.leaked={config.data.leaked} needs data.split='holdout'"
+    yield from _faults_of_split(config.data)
     try:
         optimizers.create_optimizer(config.optimizer)
     except UserError as error:
@@ -253,6 +256,22 @@ def _combined_faults(config: ConfigDict) -> Iterator[str]:
     if unknown:
         names = ", ".join(dict.fromkeys(layer[0] for layer in layers))
         yield f"frozen={', '.join(unknown)} matches no layer; {config.model} has {names}"
+
+
+def _faults_of_split(data: ConfigDict) -> Iterator[str]:
+    if data.leaked and data.split != "holdout":
+        yield f"data.leaked={data.leaked} needs data.split='holdout'"
+    for key in ("test_fraction", "num_folds", "group_duplicates"):
+        if data[key] and data.split != "stratified":
+            yield f"data.{key}={data[key]} needs data.split='stratified'"
+    if data.fold >= (data.num_folds or 1):
+        what = f"the folds are 0 to {data.num_folds - 1}" if data.num_folds else "needs num_folds"
+        yield f"data.fold={data.fold} does not exist; {what}"
+    if data.num_folds is None and data.validation_fraction + data.test_fraction >= 1:
+        yield (
+            f"data.validation_fraction={data.validation_fraction} and data.test_fraction="
+            f"{data.test_fraction} leave no training images"
+        )
 
 
 def _faults_of_heads(config: ConfigDict, heads: tuple[str, ...]) -> Iterator[str]:

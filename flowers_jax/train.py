@@ -10,14 +10,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from flowers_jax import models, optimizers, reference, settings, transfer
-from flowers_jax.data import batches, folder, sources
+from flowers_jax.data import batches, folder, sources, splits
 from flowers_jax.data.batches import Batches, Splits
 from flowers_jax.data.sources import DataSource
 from flowers_jax.models import Variables
 from flowers_jax.ops import backend
 from flowers_jax.process.errors import Interrupted, UserError
 from flowers_jax.process.interruption import Interruption
-from flowers_jax.runs import files, images, results
+from flowers_jax.runs import evaluate, files, images, results
 from flowers_jax.runs import folder as run_folder
 from flowers_jax.runs.checkpoints import Checkpoints
 from flowers_jax.runs.folder import Summary
@@ -81,7 +81,7 @@ def _train(config: ConfigDict, workdir: Path, writes: bool) -> Summary:
     source, data = load_data(config, workdir, mesh)
     num_steps = len(data.train)  # of an epoch
     if writes:
-        images.record(workdir, data.train.files, data.validation.files)
+        images.record(workdir, data.files)
 
     # Model
     task = create_task(config, len(data.class_names))
@@ -143,12 +143,15 @@ def _train(config: ConfigDict, workdir: Path, writes: bool) -> Summary:
 
     # Results
     summary = record.summary(_circumstances(source, data, num_params))
-    probabilities = trainer.predict(kept, data.validation.epoch())
+    evaluations = {
+        name: evaluate.evaluate(split.files, trainer.predict(kept, split.epoch()), {})
+        for name, split in (("validation", data.validation), ("test", data.test))
+        if split is not None
+    }
+    summary |= evaluate.scores(evaluations)
     if writes:
         original = reference.history(config.study_run)
-        results.write(
-            workdir, summary, record.history, data.validation.files, probabilities, original
-        )
+        results.write(workdir, summary, record.history, evaluations, original)
     return summary
 
 
@@ -171,16 +174,17 @@ def load_data(config: ConfigDict, workdir: Path, mesh: Mesh) -> tuple[DataSource
       UserError: they cannot be used.
     """
     source = sources.resolve(config.data, workdir)
-    train, validation = folder.split(folder.scan(source.root), config.data)
-    num_classes = len(train.class_names)
+    files = splits.read(source.root, config.data)
+    num_classes = len(files.train.class_names)
     if config.num_classes not in (None, num_classes):
         raise UserError(
             f"config.num_classes={config.num_classes}, but the data has {num_classes} classes; "
             "leave it unset or choose other data."
         )
-    data = batches.load(train, validation, config, workdir, mesh)
-    counts = len(data.train.files), len(data.validation.files), num_classes
-    log.info("%s: %d training and %d validation images of %d classes", source.name, *counts)
+    data = batches.load(files, config, workdir, mesh)
+    kinds = ("training", "validation", "test")
+    counts = [f"{len(f)} {kind}" for f, kind in zip(data.files, kinds, strict=True) if f]
+    log.info("%s: %s images of %d classes", source.name, ", ".join(counts), num_classes)
     return source, data
 
 
@@ -231,6 +235,7 @@ def _circumstances(source: DataSource, data: Splits, num_params: int) -> dict[st
         "data_source": source.name,
         "num_train": len(data.train.files),
         "num_validation": len(data.validation.files),
+        "num_test": len(data.files.test or ()),
         "num_skipped": data.num_skipped,
         "class_names": list(data.class_names),
         "num_params": num_params,

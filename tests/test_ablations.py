@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from flowers_jax import models, settings
-from flowers_jax.data import folder
+from flowers_jax.data import folder, splits
 from flowers_jax.runs import folder as run_folder
 from flowers_jax.study import figures, sweeps
 from flowers_jax.study.runner import Run
@@ -109,7 +109,7 @@ def test_the_learning_rates_are_drawn_with_their_intervals():
 def test_leaked_images_are_added_to_the_training_split(flowers_dir):
     index = folder.scan(flowers_dir)
     for name, (_, changes) in sweeps.LEAK.variants.items():
-        train, validation = folder.split(index, load(sweeps.LEAK, name).data)
+        train, validation, _ = splits.split(index, load(sweeps.LEAK, name).data)
         assert len(set(train.paths) & set(validation.paths)) == changes["data.leaked"]
         assert len(train) == 3917 + changes["data.leaked"]
 

@@ -1,14 +1,13 @@
 import csv
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from flowers_jax.data import decode, folder
+from flowers_jax.data import decode, duplicates, folder
 from flowers_jax.study import audit
 
 
@@ -104,7 +103,7 @@ def test_what_training_cannot_decode_cannot_be_read(clean, tmp_path):
     Image.fromarray(np.zeros((8, 8), np.int32)).save(clean / "b" / "deep.tif")
     paths = folder.scan(clean).paths
     _, expected = decode.decode(paths, 8, "bilinear")
-    files = audit.inspect(paths)
+    files = duplicates.inspect(paths)
     assert {i: file.problem for i, file in enumerate(files) if file.problem} == expected
     assert len(expected) == 3
     assert all((file.hash is None) == bool(file.problem) for file in files)
@@ -114,20 +113,3 @@ def test_a_missing_folder_is_said_in_a_sentence(tmp_path):
     done = run(tmp_path / "nowhere", tmp_path / "out")
     assert done.returncode == 2
     assert "nowhere cannot be read: No such file" in done.stderr
-
-
-def test_the_duplicates_of_the_real_images(flowers_dir):
-    index = folder.scan(flowers_dir)
-    files = audit.inspect(index.paths)
-    assert not any(file.problem for file in files)
-    pairs = audit.duplicates(files)
-    copies = Counter(Path(path).read_bytes() for path in index.paths)
-    assert (
-        sum(pair.kind == "exact" for pair in pairs)
-        == sum(n * (n - 1) // 2 for n in copies.values())
-        == 4
-    )
-    brute_force = sum(
-        (a.hash ^ b.hash).bit_count() <= 4 for i, a in enumerate(files) for b in files[:i]
-    )
-    assert len(pairs) == brute_force == 28

@@ -14,6 +14,7 @@ from configs import common
 from flowers_jax.data import batches
 from flowers_jax.data.batches import Batches
 from flowers_jax.data.folder import ImageFolder
+from flowers_jax.data.splits import Files
 from flowers_jax.process.errors import UserError
 from flowers_jax.train import train_and_evaluate
 from flowers_jax.trainer import create_mesh
@@ -129,7 +130,7 @@ def test_a_disk_without_room_is_named(tmp_path):
 def load(files, tmp_path, on_bad_image):
     config = common.get_config()
     config.image_size, config.data.on_bad_image, config.data.cache = 24, on_bad_image, "host"
-    return batches.load(files, files, config, tmp_path, create_mesh())
+    return batches.load(Files(files, files), config, tmp_path, create_mesh())
 
 
 @pytest.fixture

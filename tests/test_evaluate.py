@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 import sklearn.metrics
+from scipy import special
 
 from flowers_jax import models, step
 from flowers_jax.data.folder import ImageFolder
@@ -68,13 +69,50 @@ def test_the_report_is_that_of_scikit_learn():
 
 def test_a_path_that_is_not_utf8_is_written_as_an_escape(tmp_path):
     files = ImageFolder(("a\udcff.jpg",), np.array([0]), ("x", "y"))
-    evaluate.write_predictions(tmp_path, files, np.array([[0.25, 0.75]]))
+    evaluate.write_predictions(tmp_path / "predictions.csv", files, np.array([[0.25, 0.75]]))
     row = (tmp_path / "predictions.csv").read_text().splitlines()[1]
     assert row == "a\\udcff.jpg,x,y,0.25,0.75"
 
 
 def test_classes_named_like_columns_keep_their_own(tmp_path):
     files = ImageFolder(("x.jpg",), np.array([1]), ("label", "path", "predicted"))
-    evaluate.write_predictions(tmp_path, files, np.array([[0.25, 0.5, 0.25]]))
+    evaluate.write_predictions(tmp_path / "predictions.csv", files, np.array([[0.25, 0.5, 0.25]]))
     header = (tmp_path / "predictions.csv").read_text().splitlines()[0]
     assert header == "path,label,predicted,class label,class path,class predicted"
+
+
+def test_the_scores_of_each_split_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    predictions = {}
+    for name, n in (("validation", 400), ("test", 300)):
+        logits = rng.normal(0, 2, (n, 3))
+        labels = np.array([rng.choice(3, p=row) for row in special.softmax(logits / 2, axis=1)])
+        images = ImageFolder(("x",) * n, labels, ("a", "b", "c"))
+        predictions[name] = evaluate.evaluate(images, special.softmax(logits, axis=1), {})
+    scores = evaluate.scores(predictions)
+    assert scores["temperature"] == pytest.approx(2, abs=0.35)
+    for name, evaluation in predictions.items():
+        truth, probabilities = evaluation.images.labels, evaluation.probabilities
+        predicted, found = probabilities.argmax(axis=1), scores[name]
+        assert found["accuracy"] == sklearn.metrics.accuracy_score(truth, predicted)
+        assert found["macro_f1"] == sklearn.metrics.f1_score(truth, predicted, average="macro")
+        assert found["log_loss"] == pytest.approx(sklearn.metrics.log_loss(truth, probabilities))
+        calibrated = special.softmax(np.log(probabilities) / scores["temperature"], axis=1)
+        assert found["calibrated_log_loss"] == pytest.approx(
+            sklearn.metrics.log_loss(truth, calibrated)
+        )
+        assert found["calibrated_log_loss"] < found["log_loss"]
+        assert found["calibrated_calibration_error"] < found["calibration_error"]
+
+
+def test_the_interval_is_wilsons():
+    # From Wilson's formula, with z = 1.96.
+    z, p, n = 1.959964, 0.8, 100
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    assert evaluate.wilson(80, 100) == pytest.approx((centre - half, centre + half), abs=1e-6)
+
+
+def test_a_probability_of_zero_costs_much_and_not_everything():
+    loss = evaluate.log_loss(np.array([[1.0, 0.0]], np.float32), np.array([1]))
+    assert loss == pytest.approx(-np.log(np.finfo(np.float32).tiny))

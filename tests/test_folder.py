@@ -2,19 +2,10 @@ import os
 
 import numpy as np
 import pytest
-from PIL import Image
+from support import make_tree
 
-from configs import common
 from flowers_jax.data import folder
 from flowers_jax.process.errors import UserError
-
-
-def make_tree(root, names):
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (2, 2)).save(path.with_suffix(".png"))
-        path.with_suffix(".png").rename(path)
 
 
 def test_both_splits_are_those_of_keras(tmp_path):
@@ -44,17 +35,6 @@ def test_the_study_split_of_the_real_images(flowers_dir):
     assert len(train) == 3454
     assert validation.counts().tolist() == [137, 234, 151, 150, 191]
     assert set(train.paths).isdisjoint(validation.paths)
-
-
-def test_holdout_leaks_nothing(tmp_path):
-    make_tree(tmp_path, [f"{k}/{i}.png" for k in "abc" for i in range(10)])
-    index = folder.scan(tmp_path)
-    train, validation = folder.holdout_split(index, 4, 1337)
-    assert validation.counts().tolist() == [4, 4, 4]
-    assert sorted(train.paths + validation.paths) == sorted(index.paths)
-    assert folder.holdout_split(index, 4, 1)[1].paths != validation.paths
-    with pytest.raises(UserError, match="class a has 10 images"):
-        folder.holdout_split(index, 10, 1337)
 
 
 def test_a_folder_around_the_class_folders_is_seen_through(tmp_path):
@@ -109,26 +89,6 @@ def test_take_keeps_paths_and_labels_together(tmp_path):
     assert taken.labels.tolist() == [1, 0]
 
 
-def test_leaked_images_are_trained_on_and_still_validate(tmp_path):
-    make_tree(
-        tmp_path, [f"{k}/{i}.png" for k, n in (("a", 9), ("b", 10), ("c", 11)) for i in range(n)]
-    )
-    config = common.get_config().data
-    config.split, config.holdout_per_class = "holdout", 4
-    index = folder.scan(tmp_path)
-    clean, validation = folder.split(index, config)
-    config.leaked = 4
-    leaky, same = folder.split(index, config)
-    assert same.paths == validation.paths
-    added = set(leaky.paths) - set(clean.paths)
-    assert len(leaky) == len(clean) + 4 == len(leaky.labels)
-    assert added == set(validation.paths[:4])
-    assert {validation.class_names[k] for k in validation.labels[:4]} == {"a"}
-    config.leaked = 13
-    with pytest.raises(UserError, match="leaked=13, but there are only 12 validation images"):
-        folder.split(index, config)
-
-
 def test_what_systems_leave_among_images_is_ignored_and_said(tmp_path, caplog):
     make_tree(tmp_path, ["pets/cat/1.png", "pets/dog/1.png"])
     expected = folder.scan(tmp_path).paths
@@ -162,14 +122,6 @@ def test_names_do_not_depend_on_where_the_folder_lies(tmp_path):
         make_tree(root, ["x/1.png", "y/inner/2.png"])
     names = [folder.scan(tmp_path / name).names for name in "ab"]
     assert names[0] == names[1] == ["x/1.png", "y/inner/2.png"]
-
-
-def test_classes_without_images_in_a_split_are_named(tmp_path, caplog):
-    make_tree(tmp_path, [f"a/{i}.png" for i in range(20)] + ["b/1.png"])
-    config = common.get_config().data
-    _, validation = folder.split(folder.scan(tmp_path), config)
-    missing = "validation" if not validation.counts()[1] else "training"
-    assert f"1 classes have no {missing} images: b" in caplog.text
 
 
 def test_nothing_is_written_into_an_image_folder(tmp_path):

@@ -3,12 +3,13 @@ import shutil
 import pytest
 
 from flowers_jax.data import folder
+from flowers_jax.data.splits import Files
 from flowers_jax.process.errors import UserError
 from flowers_jax.runs import images
 
 
 def record(root, workdir):
-    images.record(workdir, *folder.keras_split(folder.scan(root), 0.2, 1337))
+    images.record(workdir, Files(*folder.keras_split(folder.scan(root), 0.2, 1337)))
 
 
 def test_the_same_images_elsewhere_are_the_same(image_folder, tmp_path):

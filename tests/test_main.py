@@ -34,6 +34,7 @@ def test_a_run_leaves_the_whole_run_folder(tiny_config, tmp_path):
         "confusion_matrix.csv",
         "classification_report.txt",
         "predictions.csv",
+        "confidence.png",
         "model.txt",
         "checkpoints",
     } <= names
@@ -42,7 +43,7 @@ def test_a_run_leaves_the_whole_run_folder(tiny_config, tmp_path):
     assert json.loads((workdir / "summary.json").read_text()) == summary
     assert (summary["num_train"], summary["num_validation"]) == (48, 12)
     assert summary["data_source"] == "folder images"
-    for name in ("curves.png", "confusion_matrix.png"):
+    for name in ("curves.png", "confusion_matrix.png", "confidence.png"):
         with Image.open(workdir / name) as image:
             assert min(image.size) > 400
 
@@ -63,6 +64,11 @@ def test_a_run_leaves_the_whole_run_folder(tiny_config, tmp_path):
         assert f"/{row['label']}/" in row["path"]
     matrix = np.genfromtxt(workdir / "confusion_matrix.csv", delimiter=",", skip_header=1)[:, 1:]
     assert matrix.trace() / matrix.sum() == pytest.approx(summary["reported_val_accuracy"])
+    reported = history.read(workdir)[summary["reported_epoch"] - 1]
+    for ours, column in (("accuracy", "val_accuracy"), ("log_loss", "val_loss")):
+        assert summary["validation"][ours] == pytest.approx(reported[column], rel=1e-5)
+    assert summary["validation"]["calibrated_log_loss"] <= summary["validation"]["log_loss"] + 1e-6
+    assert not any(name.startswith("test_") for name in names)
     assert f"{right:.4f}" in (workdir / "classification_report.txt").read_text()
 
     # And whoever loads the run sees what it saw.
@@ -341,3 +347,24 @@ def test_the_terminal_shows_our_own_lines_only(image_folder, tmp_path):
     predicted = command("predict", f"--workdir={tmp_path / 'run'}", photograph)
     assert (predicted.returncode, predicted.stdout.count("\n")) == (0, 1)
     assert predicted.stderr == ""
+
+
+def test_the_test_images_are_scored_once_with_the_weights_that_the_run_keeps(tiny_config, tmp_path):
+    tiny_config.data.update(split="stratified", test_fraction=0.25)
+    tiny_config.max_epochs = 2
+    workdir = tmp_path / "run"
+    summary = train_and_evaluate(tiny_config, workdir)
+    assert (summary["num_train"], summary["num_validation"], summary["num_test"]) == (33, 12, 15)
+    rows = list(csv.DictReader((workdir / "test_predictions.csv").open()))
+    listed = list(csv.DictReader((workdir / "images.csv").open()))
+    tested = {row["name"] for row in listed if row["split"] == "test"}
+    assert {"/".join(row["path"].split("/")[-2:]) for row in rows} == tested
+    right = np.mean([row["label"] == row["predicted"] for row in rows])
+    assert right == pytest.approx(summary["test"]["accuracy"])
+    low, high = summary["test"]["interval"]
+    assert 0 <= low < right <= high <= 1
+    probabilities = run.load(workdir).predict([row["path"] for row in rows])
+    ours = [[float(row[name]) for name in summary["class_names"]] for row in rows]
+    np.testing.assert_allclose(probabilities, ours, atol=1e-5)
+    for name in ("confusion_matrix.csv", "confusion_matrix.png", "classification_report.txt"):
+        assert (workdir / f"test_{name}").exists()

@@ -1,6 +1,8 @@
 import numpy as np
 
+from flowers_jax.data.folder import ImageFolder
 from flowers_jax.runs import plots
+from flowers_jax.runs.evaluate import evaluate
 
 HISTORY = [
     {"epoch": e, "loss": 1 / e, "accuracy": e / 5, "val_loss": 2 / e, "val_accuracy": e / 6}
@@ -63,3 +65,18 @@ def test_of_many_classes_the_most_confused_are_shown():
     assert "of 200 classes" in axes.get_title()
     i, j = shown.index("class 150"), shown.index("class 17")
     assert {text.get_position(): text.get_text() for text in axes.texts}[(j, i)] == "9"
+
+
+def test_confidence_is_shown_before_and_after_and_over_coverage():
+    probabilities = np.array([[0.95, 0.05], [0.9, 0.1], [0.6, 0.4], [0.45, 0.55]])
+    images = ImageFolder(("x",) * 4, np.array([0, 1, 0, 1]), ("a", "b"))
+    found = {name: evaluate(images, probabilities, {}) for name in ("validation", "test")}
+    figure = plots.confidence(found, 1.5, "$title")
+    reliability, _, coverage = figure.axes
+    assert [axes.get_title() for axes in figure.axes[:2]] == [
+        "4 validation images",
+        "4 test images",
+    ]
+    assert any(label.startswith("before: error 0.") for label in lines(reliability))
+    np.testing.assert_allclose(lines(coverage)["test"], [1, 1 / 2, 2 / 3, 3 / 4])
+    figure.canvas.draw()

@@ -172,7 +172,7 @@ def test_a_class_can_have_the_name_of_another_column(tmp_path):
     names = ("path", "label", "predicted")
     images = ImageFolder(("a/0.png", "b/1.png", "c/2.png"), np.array([0, 1, 2], np.int32), names)
     probabilities = np.array([[0.2, 0.5, 0.3], [0.1, 0.2, 0.7], [0, 0, 1]])
-    evaluate.write_predictions(tmp_path, images, probabilities)
+    evaluate.write_predictions(tmp_path / "predictions.csv", images, probabilities)
     mistakes = report.most_confident_mistakes(tmp_path, [tmp_path])
     columns = ("label", "predicted", "probability")
     assert [tuple(mistake[column] for column in columns) for mistake in mistakes] == [

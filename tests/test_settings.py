@@ -28,7 +28,7 @@ def test_all_faults_are_named_in_one_message():
         "optimizer.name='rmsprop' is not one of adam",
         "optimizer.learning_rate=-1.0 must be greater than 0",
         "seed=-1 must not be less than 0",
-        "data.split='random' is not one of keras, holdout, none",
+        "data.split='random' is not one of keras, holdout, stratified, none",
         "data.validation_fraction=1.5 must be less than 1",
     ):
         assert part in str(error.value)
@@ -59,6 +59,9 @@ def test_all_faults_are_named_in_one_message():
         ("aux_weight", 0.3, "aux_weight=0.3, but base_cnn has no auxiliary heads"),
         ("model", "googlenet", "aux_weight is not set, and googlenet has the heads main, aux1"),
         ("data.leaked", 80, "data.leaked=80 needs data.split='holdout'"),
+        ("data.test_fraction", 0.2, "data.test_fraction=0.2 needs data.split='stratified'"),
+        ("data.num_folds", 5, "data.num_folds=5 needs data.split='stratified'"),
+        ("data.fold", 1, "data.fold=1 does not exist; needs num_folds"),
         ("optimizer.schedule", "cosine", "optimizer.schedule_args of cosine: cosine() missing"),
     ],
 )

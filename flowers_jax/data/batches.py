@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 
 from flowers_jax.data import decode
 from flowers_jax.data.folder import ImageFolder
+from flowers_jax.data.splits import Files
 from flowers_jax.process.errors import UserError
 
 # Where decoded images are kept: on the devices, in main memory, or in a file.
@@ -161,37 +162,42 @@ def batch_indices(
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """Both splits, decoded.
+    """The splits, decoded.
 
     Attributes:
       train: the training images.
       validation: the validation images; the same object for a split of 'none'.
+      test: the test images, if there are any.
       num_skipped: files that were left out because they could not be decoded.
     """
 
     train: Batches
     validation: Batches
+    test: Batches | None
     num_skipped: int
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Class names, shared by both splits."""
+        """Class names, shared by the splits."""
         return self.train.files.class_names
 
     @property
+    def files(self) -> Files:
+        """The files of each split, those left out excepted."""
+        test = None if self.test is None else self.test.files
+        return Files(self.train.files, self.validation.files, test)
+
+    @property
     def num_images(self) -> int:
-        """Images of both splits."""
+        """Images that an epoch sees: of training and validation."""
         return len(self.train.files) + len(self.validation.files)
 
 
-def load(
-    train: ImageFolder, validation: ImageFolder, config: ConfigDict, workdir: Path, mesh: Mesh
-) -> Splits:
-    """Decodes both splits to where they are kept.
+def load(files: Files, config: ConfigDict, workdir: Path, mesh: Mesh) -> Splits:
+    """Decodes the splits to where they are kept.
 
     Args:
-      train: the training files.
-      validation: the validation files; decoded once if they are the same object.
+      files: those of each split; one object that is two splits is decoded once.
       config: of the run.
       workdir: the run folder, whose disk the cache 'disk' takes.
       mesh: the devices.
@@ -203,7 +209,7 @@ def load(
     size, cache = config.image_size, config.data.cache
     turn = config.data.exif_orientation
     if cache == "auto":
-        cache = choose_cache(len(train) + len(validation), size)
+        cache = choose_cache(sum(len(images) for images in files if images), size)
     log.info("decoded images are kept: %s", cache)
     decoders: dict[str, Callable[..., tuple[Any, dict[int, str]]]] = {
         "device": partial(_decode_to_devices, mesh=mesh, exif_orientation=turn),
@@ -211,14 +217,19 @@ def load(
         "disk": partial(decode.decode, allocate=on_disk(workdir), exif_orientation=turn),
     }
     start = time.perf_counter()
-    splits: list[Batches] = []
     bad: dict[str, str] = {}
-    for files in [train] if train is validation else [train, validation]:
-        images, unreadable = decoders[cache](files.paths, size, config.data.resize)
-        bad |= {files.paths[i]: why for i, why in unreadable.items()}
-        good = np.setdiff1d(np.arange(len(files)), list(unreadable))
-        splits.append(Batches(files.take(good), images, good, config.batch_size, mesh))
-    num_images = sum(len(split.files) for split in splits) + len(bad)
+
+    def decoded(split: ImageFolder) -> Batches:
+        images, unreadable = decoders[cache](split.paths, size, config.data.resize)
+        bad.update({split.paths[i]: why for i, why in unreadable.items()})
+        good = np.setdiff1d(np.arange(len(split)), list(unreadable))
+        return Batches(split.take(good), images, good, config.batch_size, mesh)
+
+    train = decoded(files.train)
+    validation = train if files.validation is files.train else decoded(files.validation)
+    test = None if files.test is None else decoded(files.test)
+    counts = [len(split.files) for split in {train, validation, test} if split is not None]
+    num_images = sum(counts) + len(bad)
     log.info("%d images decoded in %.1f s", num_images, time.perf_counter() - start)
     if bad:
         what = decode.describe_bad(bad, num_images)
@@ -228,9 +239,9 @@ def load(
                 "--config.data.on_bad_image=skip."
             )
         log.warning("%s; they are left out", what)
-        if not all(len(split.files) for split in splits):
+        if not all(counts):
             raise UserError("no usable image is left in a split; see the images named above.")
-    return Splits(splits[0], splits[-1], len(bad))
+    return Splits(train, validation, test, len(bad))
 
 
 def choose_cache(num_images: int, image_size: int) -> str:

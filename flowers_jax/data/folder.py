@@ -1,4 +1,4 @@
-"""Index of an image folder and its splits.
+"""Index of an image folder, and the study's split.
 
 An image folder has one sub-folder per class. Files are listed, ordered and split as by Keras'
 `image_dataset_from_directory`, which gives the study's split file by file.
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
-from ml_collections import ConfigDict
 
 from flowers_jax.process.errors import UserError
 
@@ -21,9 +20,9 @@ from flowers_jax.process.errors import UserError
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp", ".tif", ".tiff", ".avif")
 # Folders that systems make beside or among images; like hidden ones they are never classes.
 SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "__pycache__"}
-# Names of the parts of a folder that is split already.
-PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-SPLITS = ("keras", "holdout", "none")
+# Names of the parts of a folder that is split already, and the split that each is.
+PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+PARTS |= dict.fromkeys(("val", "valid", "validation"), "validation")
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +83,8 @@ def scan(root: str | os.PathLike, class_names: Sequence[str] | None = None) -> I
         folder that is split into `train`, `val` and `test`, or class folders listed a second time
         inside one of them (Kaggle's archive once held `flowers/flowers`).
     """
-    root = Path(root)
     try:
-        classes = _subfolders(root)
-        if len(classes) == 1 and _subfolders(classes[0]):
-            root, classes = classes[0], _subfolders(classes[0])
+        root, classes = _top(Path(root))
         _require_classes(root, classes, class_names)
         listing = _Listing(root)
         listings = [listing.images_of(folder) for folder in classes]
@@ -133,6 +129,40 @@ def images_below(folder: str | os.PathLike) -> list[str]:
     return paths
 
 
+def parts(root: str | os.PathLike) -> dict[str, Path]:
+    """The folders `train`, `validation` and `test` of a folder that is split already.
+
+    Empty for a folder of class folders, one of which may have such a name.
+
+    Raises:
+      UserError: there are other folders beside them, two for one split, or none to train on.
+    """
+    try:
+        root, folders = _top(Path(root))
+    except OSError as error:
+        raise UserError(f"{error.filename or root} cannot be read: {error.strerror}.") from error
+    found = {path: PARTS[path.name.lower()] for path in folders if path.name.lower() in PARTS}
+    if len(found) < 2:
+        return {}
+    names = ", ".join(path.name for path in folders)
+    if len(found) < len(folders) or len(set(found.values())) < len(found):
+        raise UserError(
+            f"{root} is split already, but not into one folder each for training, validation and "
+            f"test images ({names}); rename or remove the others."
+        )
+    if "train" not in found.values():
+        raise UserError(f"{root} is split already ({names}), but has no training images (train).")
+    return {split: path for path, split in found.items()}
+
+
+def _top(root: Path) -> tuple[Path, list[Path]]:
+    """The folder, or the only one in it if that holds folders, and its sub-folders."""
+    folders = _subfolders(root)
+    if len(folders) == 1 and (inner := _subfolders(folders[0])):
+        return folders[0], inner
+    return root, folders
+
+
 def _require_classes(
     root: Path, classes: Sequence[Path], known: Sequence[str] | None = None
 ) -> None:
@@ -140,15 +170,15 @@ def _require_classes(
     names = {folder.name for folder in classes}
     if not classes:
         raise UserError(f"{root} holds no class folders; expected one folder of images each.")
-    if len({name.lower() for name in names} & PARTS) > 1:
+    if len({name.lower() for name in names} & PARTS.keys()) > 1:
         raise UserError(
             f"{root} is split already ({', '.join(sorted(names))}), and these are not classes; "
-            "name one of them with --config.data.dir, or merge them into one folder per class."
+            "name one of them, or merge them into one folder per class."
         )
     unknown = sorted(names.difference(names if known is None else known))
     if unknown:
         raise UserError(
-            f"{root} has classes that the run does not know ({', '.join(unknown)}); it knows "
+            f"{root} has unknown classes ({', '.join(unknown)}); known are "
             f"{', '.join(known or ())}. Rename or remove these folders."
         )
     if len(classes) == 1 and known is None:
@@ -264,28 +294,6 @@ def keras_split(
     return index.take(order[:num_train]), index.take(order[num_train:])
 
 
-def holdout_split(index: ImageFolder, per_class: int, seed: int) -> tuple[ImageFolder, ImageFolder]:
-    """Holds out `per_class` images of every class for validation; no image is in both.
-
-    This is what the study's improvement 5 meant (80 per class); its own folders held 80 of the
-    400 validation images in the training set too.
-
-    Raises:
-      UserError: a class has no more than `per_class` images.
-    """
-    for name, count in zip(index.class_names, index.counts(), strict=True):
-        if count <= per_class:
-            raise UserError(
-                f"class {name} has {count} images, holdout_per_class={per_class} leaves none "
-                "to train on; lower it."
-            )
-    rng = np.random.RandomState(seed)
-    by_class = [rng.permutation(np.flatnonzero(index.labels == k)) for k in np.unique(index.labels)]
-    train = np.sort(np.concatenate([members[per_class:] for members in by_class]))
-    validation = np.sort(np.concatenate([members[:per_class] for members in by_class]))
-    return index.take(train), index.take(validation)
-
-
 def require_outside(target: Path, root: Path) -> None:
     """Raises UserError if `target`, which is to be written, is the image folder or lies in it."""
     if target.resolve().is_relative_to(root.resolve()):
@@ -293,37 +301,3 @@ def require_outside(target: Path, root: Path) -> None:
             f"{target} lies in the image folder {root}, where it would be taken for a class; "
             "choose a folder outside."
         )
-
-
-def add_leaked(train: ImageFolder, validation: ImageFolder, count: int) -> ImageFolder:
-    """`train` with the first `count` images of `validation` added; these are whole classes.
-
-    The study's improvement 5 trained on 80 of its validation images, one class of five.
-
-    Raises:
-      UserError: there are fewer validation images.
-    """
-    if count > len(validation):
-        raise UserError(f"leaked={count}, but there are only {len(validation)} validation images.")
-    leaked = validation.take(range(count))
-    return ImageFolder(
-        (*train.paths, *leaked.paths),
-        np.concatenate([train.labels, leaked.labels]),
-        train.class_names,
-    )
-
-
-def split(index: ImageFolder, config: ConfigDict) -> tuple[ImageFolder, ImageFolder]:
-    """Training and validation files as `config.data` says; with 'none' both are the whole."""
-    if config.split == "keras":
-        train, validation = keras_split(index, config.validation_fraction, config.split_seed)
-        for name, files in (("training", train), ("validation", validation)):
-            missing = [index.class_names[k] for k in np.flatnonzero(files.counts() == 0)]
-            if missing:
-                shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
-                log.warning("%d classes have no %s images: %s", len(missing), name, shown)
-        return train, validation
-    if config.split == "holdout":
-        train, validation = holdout_split(index, config.holdout_per_class, config.split_seed)
-        return add_leaked(train, validation, config.leaked), validation
-    return index, index

@@ -1,17 +1,17 @@
-"""Which images a run trains and validates on: names and content hashes, in `images.csv`."""
+"""The images of each split of a run: names and content hashes, in `images.csv`."""
 
 import concurrent.futures
 import hashlib
 from pathlib import Path
 
-from flowers_jax.data.folder import ImageFolder
+from flowers_jax.data.splits import Files
 from flowers_jax.process.errors import UserError
 from flowers_jax.runs import files
 
 HEADER = ("split", "name", "sha256")
 
 
-def record(workdir: Path, train: ImageFolder, validation: ImageFolder) -> None:
+def record(workdir: Path, splits: Files) -> None:
     """Writes `images.csv`, or compares with it when the run goes on; the folder may have moved.
 
     Raises:
@@ -20,9 +20,10 @@ def record(workdir: Path, train: ImageFolder, validation: ImageFolder) -> None:
     path = workdir / "images.csv"
     rows = []
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        for split, images in (("train", train), ("validation", validation)):
-            digests = pool.map(_digest, images.paths)
-            rows += [[split, *row] for row in zip(images.names, digests, strict=True)]
+        for split, images in splits._asdict().items():
+            if images is not None:
+                digests = pool.map(_digest, images.paths)
+                rows += [[split, *row] for row in zip(images.names, digests, strict=True)]
     old = {(row["split"], row["name"]): row["sha256"] for row in files.read_csv(path)}
     new = {(split, name): digest for split, name, digest in rows}
     if old and old != new:

@@ -1,4 +1,4 @@
-"""Pictures of a run: learning curves and the confusion matrix."""
+"""Pictures of a run: learning curves, the confusion matrix, and how far its confidence holds."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from flowers_jax import calibration
+from flowers_jax.runs.evaluate import Evaluation
 from flowers_jax.runs.history import History
 
 TRAINING, VALIDATION = "tab:blue", "tab:orange"
@@ -148,4 +150,60 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], title: str)
     axes.set_ylabel("true class")
     axes.set_title(title, fontsize=10, parse_math=False)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    return figure
+
+
+THRESHOLDS = (0.5, 0.7, 0.9)  # of confidence, marked in the curve of accuracy over coverage
+
+
+def confidence(evaluations: Mapping[str, Evaluation], temperature: float, title: str) -> Figure:
+    """A reliability diagram of each split, and accuracy over coverage.
+
+    Args:
+      evaluations: of each split, not calibrated.
+      temperature: that calibrates them.
+      title: of the figure.
+    """
+    figure = Figure(figsize=(4.6 * (len(evaluations) + 1), 4.6), layout="constrained")
+    figure.suptitle(f"{title}\ntemperature {temperature:.2f}", fontsize=10, parse_math=False)
+    *panels, coverage = figure.subplots(1, len(evaluations) + 1)
+    for axes, (name, evaluation) in zip(panels, evaluations.items(), strict=True):
+        images, raw = evaluation.images, evaluation.probabilities
+        axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle="--")
+        calibrated = calibration.calibrate(raw, temperature)
+        for label, values, colour in (
+            ("before", raw, "0.5"),
+            ("after", calibrated, "tab:blue"),
+        ):
+            bins = calibration.reliability(values, images.labels)
+            seen = bins.count > 0
+            error = calibration.expected_calibration_error(values, images.labels)
+            axes.plot(
+                bins.confidence[seen],
+                bins.accuracy[seen],
+                color=colour,
+                linewidth=1.2,
+                label=f"{label}: error {error:.3f}",
+            )
+            area = 10 + 300 * bins.count[seen] / len(images)
+            axes.scatter(bins.confidence[seen], bins.accuracy[seen], area, colour, alpha=0.5)
+        axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
+        axes.set_title(f"{len(images)} {name} images", fontsize=10)
+        axes.legend(fontsize=8, loc="upper left")
+        accuracy, least = calibration.accuracy_over_coverage(calibrated, images.labels)
+        share = np.arange(1, len(images) + 1) / len(images)
+        [line] = coverage.plot(share, accuracy, linewidth=1.2, label=name)
+        for threshold in THRESHOLDS:
+            answered = np.count_nonzero(least >= threshold)
+            if answered:
+                point = share[answered - 1], accuracy[answered - 1]
+                coverage.plot(*point, "o", color=line.get_color(), markersize=4)
+                offset = {"xytext": (3, 3), "textcoords": "offset points", "fontsize": 8}
+                coverage.annotate(f"{threshold:.0%}", point, **offset)
+    coverage.set(xlabel="share of the images, surest first", ylabel="accuracy")
+    coverage.set(xlim=(0, 1.02), ylim=(None, 1.02))
+    coverage.set_title("accuracy over coverage; dots are thresholds", fontsize=10)
+    coverage.legend(fontsize=8, loc="lower left")
+    for axes in figure.axes:
+        axes.grid(alpha=0.25)
     return figure

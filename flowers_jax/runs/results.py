@@ -1,14 +1,14 @@
 """What a finished run leaves: `summary.json`, tables and pictures."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowers_jax.data.folder import ImageFolder
 from flowers_jax.process.errors import ResultsIncomplete
 from flowers_jax.runs import evaluate, files
-from flowers_jax.runs.evaluate import Probabilities
+from flowers_jax.runs.evaluate import Evaluation
 from flowers_jax.runs.folder import Summary
 from flowers_jax.runs.history import History
 
@@ -24,18 +24,17 @@ def write(
     workdir: Path,
     summary: Summary,
     history: History,
-    validation: ImageFolder,
-    probabilities: Probabilities,
+    evaluations: Mapping[str, Evaluation],
     original: Original | None,
 ) -> None:
     """Writes them into the run folder.
 
     Args:
       workdir: the run folder.
-      summary: see `Record.summary`.
+      summary: see `Record.summary` and `evaluate.scores`.
       history: of the run.
-      validation: the validation images.
-      probabilities: of each of them, at the epoch that the run reports.
+      evaluations: of 'validation' and, if there are such images, 'test', at the epoch that the run
+        reports.
       original: logged columns of the study's run, drawn behind the curves.
 
     Raises:
@@ -45,16 +44,24 @@ def write(
     def write_curves() -> None:
         files.write_figure(workdir / "curves.png", curves(summary, history, original))
 
-    def write_predictions() -> None:
-        evaluation = evaluate.evaluate(validation, probabilities, {})
-        evaluate.write(workdir, evaluation, title_of_epoch(summary))
+    def write_predictions(split: str) -> None:
+        prefix = "" if split == "validation" else f"{split}_"
+        evaluate.write(workdir, evaluations[split], title_of_epoch(summary, split), prefix)
+
+    def write_confidence() -> None:
+        from flowers_jax.runs import plots
+
+        figure = plots.confidence(evaluations, summary["temperature"], _title(summary))
+        files.write_figure(workdir / "confidence.png", figure)
 
     failed = []
-    for name, write_one in {
+    parts: dict[str, Callable[[], None]] = {
         "summary.json": lambda: files.write_json(workdir / "summary.json", summary),
-        "the predictions": write_predictions,
+        **{f"the {split} predictions": partial(write_predictions, split) for split in evaluations},
         "curves.png": write_curves,
-    }.items():
+        "confidence.png": write_confidence,
+    }
+    for name, write_one in parts.items():
         try:
             write_one()
         except Exception as error:  # whatever it is, the training must not be lost with it
@@ -77,10 +84,10 @@ def curves(summary: Summary, history: History, original: Original | None) -> "Fi
     return plots.curves(history, summary["best_epoch"], _title(summary), original)
 
 
-def title_of_epoch(summary: Summary) -> str:
+def title_of_epoch(summary: Summary, split: str = "validation") -> str:
     """What stands over the confusion matrix of a run."""
-    epoch, count = summary["reported_epoch"], summary["num_validation"]
-    return f"{_title(summary)}\nepoch {epoch}, {count} validation images"
+    epoch, count = summary["reported_epoch"], summary[f"num_{split}"]
+    return f"{_title(summary)}\nepoch {epoch}, {count} {split} images"
 
 
 def _title(summary: Summary) -> str:

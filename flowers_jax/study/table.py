@@ -8,7 +8,7 @@ from typing import Any
 from scipy import stats
 
 from flowers_jax import reference
-from flowers_jax.runs import files, folder
+from flowers_jax.runs import evaluate, files, folder
 from flowers_jax.runs.folder import Summary
 
 Row = dict[str, Any]
@@ -125,8 +125,8 @@ def interval(summaries: Sequence[Summary]) -> tuple[float, float]:
     if len(summaries) == 1:
         count = summaries[0]["num_validation"]
         correct = round(accuracies[0] * count / 100)
-        wilson = stats.binomtest(correct, count).proportion_ci(0.95, method="wilson")
-        return 100 * wilson.low, 100 * wilson.high
+        low, high = evaluate.wilson(correct, count)
+        return 100 * low, 100 * high
     mean, error = statistics.mean(accuracies), stats.sem(accuracies)
     half = float(error * stats.t.ppf(0.975, len(accuracies) - 1))
     return mean - half, mean + half
