@@ -105,7 +105,7 @@ def test_classes_are_matched_by_name(trained, images, tmp_path, caplog):
     assert result.confusion_matrix[1].sum() == 12
     assert "has no images of bright" in caplog.text
     (tmp_path / "dusk").symlink_to(images / "dark")
-    with pytest.raises(UserError, match=r"does not know \(dusk\); it knows bright, dark"):
+    with pytest.raises(UserError, match=r"unknown classes \(dusk\); known are bright, dark"):
         trained.evaluate(tmp_path)
 
 
