@@ -17,8 +17,8 @@ from flowers_jax.data import augment
 from flowers_jax.ops import backend
 
 BATCH, SIZE, REPEATS = 32, 150, 25
-STUDY = augment.Augmentation(
-    rotation_degrees=15.0, zoom=0.1, horizontal_flip=True, vertical_flip=True
+STUDY = augment.transforms(
+    {"rotation_degrees": 15.0, "zoom": 0.1, "horizontal_flip": True, "vertical_flip": True}
 )
 
 

@@ -7,6 +7,7 @@ imported where it is used; the extra `tf` brings it.
 from typing import TYPE_CHECKING, Any
 
 from flowers_jax import reference
+from flowers_jax.process.errors import UserError
 
 if TYPE_CHECKING:
     import keras
@@ -36,8 +37,17 @@ def create_keras_model(name: str, image_size: int, num_classes: int = 5) -> "ker
 
     Returns:
       A functional model; GoogLeNet's has the outputs main, aux1 and aux2.
+
+    Raises:
+      UserError: the study has no such architecture.
     """
     import keras
+
+    if name not in ARCHITECTURES:
+        raise UserError(
+            f"{name} is not known in Keras, only {', '.join(ARCHITECTURES)}; write the weights as "
+            ".msgpack."
+        )
 
     x = inputs = keras.Input((image_size, image_size, 3))
     auxiliary = []

@@ -1,9 +1,11 @@
-"""Adam, Adadelta, Adagrad and SGD with Keras' update rules, on optax, and learning-rate schedules.
+"""Optimizers with Keras' update rules and defaults, on optax, and learning-rate schedules.
 
-The arguments' defaults are Keras' and stand in `settings.py`; optax' differ for all but Adagrad.
+optax' defaults differ for all but Adagrad.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +15,13 @@ from ml_collections import ConfigDict
 from flowers_jax.process.errors import UserError
 
 
-def create_optimizer(config: ConfigDict) -> optax.GradientTransformation:
+def create_optimizer(config: ConfigDict, steps_per_epoch: int = 1) -> optax.GradientTransformation:
     """The optimizer that `config.optimizer` describes.
 
     Args:
-      config: `name`, `learning_rate`, `schedule`, `schedule_args` and the arguments of all
-        optimizers, of which each takes its own.
+      config: `name`, `learning_rate`, `schedule`, `schedule_args`, and those arguments of the
+        optimizer that do not have their default.
+      steps_per_epoch: for a schedule that counts epochs.
 
     Raises:
       UserError: there is no such optimizer or schedule.
@@ -27,13 +30,23 @@ def create_optimizer(config: ConfigDict) -> optax.GradientTransformation:
         raise UserError(
             f"there is no optimizer {config.name!r}; choose one of {', '.join(OPTIMIZERS)}."
         )
-    return OPTIMIZERS[config.name](config, learning_rate_schedule(config))
+    given = {name: config.get(name) for name in arguments(config.name)}
+    given = {name: value for name, value in given.items() if value is not None}
+    return OPTIMIZERS[config.name](learning_rate_schedule(config, steps_per_epoch), **given)
 
 
-def learning_rate_schedule(config: ConfigDict) -> optax.Schedule:
+def arguments(name: str) -> dict[str, Any]:
+    """The arguments of an optimizer, with their defaults."""
+    _, *parameters = inspect.signature(OPTIMIZERS[name]).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+def learning_rate_schedule(config: ConfigDict, steps_per_epoch: int = 1) -> optax.Schedule:
     """The learning rate as a function of the step, from 0.
 
     `config.learning_rate` is its largest value, `config.schedule_args` the schedule's arguments.
+    Those that count steps may count epochs: `decay_epochs` instead of `decay_steps`, and
+    `boundary_epochs` instead of `boundaries`.
 
     Raises:
       UserError: there is no such schedule, or it does not take these arguments.
@@ -42,8 +55,15 @@ def learning_rate_schedule(config: ConfigDict) -> optax.Schedule:
         raise UserError(
             f"there is no schedule {config.schedule!r}; choose one of {', '.join(SCHEDULES)}."
         )
+    in_steps = {}
+    for name, value in config.schedule_args.items():
+        if name.endswith("_epochs"):
+            in_one = name.removesuffix("_epochs") + "_steps"
+            name = {"boundary_steps": "boundaries"}.get(in_one, in_one)
+            value = jax.tree.map(lambda epochs: round(epochs * steps_per_epoch), value)
+        in_steps[name] = value
     try:
-        return SCHEDULES[config.schedule](config.learning_rate, **config.schedule_args)
+        return SCHEDULES[config.schedule](config.learning_rate, **in_steps)
     except (TypeError, ValueError) as error:
         raise UserError(f"optimizer.schedule_args of {config.schedule}: {error}.") from error
 
@@ -70,7 +90,8 @@ def piecewise(
     return optax.piecewise_constant_schedule(learning_rate, factors)
 
 
-SCHEDULES: Mapping[str, Callable[..., optax.Schedule]] = {
+# Functions of the largest rate and of the arguments.
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
     "constant": optax.constant_schedule,
     "cosine": cosine,
     "warmup_cosine": warmup_cosine,
@@ -78,32 +99,63 @@ SCHEDULES: Mapping[str, Callable[..., optax.Schedule]] = {
 }
 
 
-def _adam(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+def adam(
+    schedule: optax.Schedule, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7
+) -> optax.GradientTransformation:
+    """Kingma and Ba 2015, as in Keras."""
     return optax.chain(
-        scale_by_keras_adam(config.beta_1, config.beta_2, config.epsilon),
+        scale_by_keras_adam(beta_1, beta_2, epsilon), optax.scale_by_learning_rate(schedule)
+    )
+
+
+def adamw(
+    schedule: optax.Schedule,
+    weight_decay: float = 0.004,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-7,
+) -> optax.GradientTransformation:
+    """Adam with decoupled weight decay of kernels (Loshchilov and Hutter 2019), as in Keras."""
+    return optax.chain(
+        scale_by_keras_adam(beta_1, beta_2, epsilon),
+        optax.add_decayed_weights(weight_decay, mask=kernels),
         optax.scale_by_learning_rate(schedule),
     )
 
 
-def _adadelta(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-    return optax.adadelta(schedule, rho=config.rho, eps=config.epsilon)
+def kernels(params: optax.Params) -> optax.Params:
+    """A mask for weight decay, which leaves out biases and normalisation."""
+    return jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)
 
 
-def _adagrad(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-    return optax.adagrad(schedule, config.initial_accumulator_value, eps=config.epsilon)
+def adadelta(
+    schedule: optax.Schedule, rho: float = 0.95, epsilon: float = 1e-7
+) -> optax.GradientTransformation:
+    """Zeiler 2012."""
+    return optax.adadelta(schedule, rho=rho, eps=epsilon)
 
 
-def _sgd(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+def adagrad(
+    schedule: optax.Schedule, initial_accumulator_value: float = 0.1, epsilon: float = 1e-7
+) -> optax.GradientTransformation:
+    """Duchi, Hazan and Singer 2011."""
+    return optax.adagrad(schedule, initial_accumulator_value, eps=epsilon)
+
+
+def sgd(schedule: optax.Schedule, momentum: float = 0.0) -> optax.GradientTransformation:
+    """Stochastic gradient descent."""
     scale = optax.scale_by_learning_rate(schedule)
     # Keras' velocity accumulates steps, not gradients: it keeps its value when the rate changes.
-    return optax.chain(scale, optax.trace(config.momentum)) if config.momentum else scale
+    return optax.chain(scale, optax.trace(momentum)) if momentum else scale
 
 
-OPTIMIZERS: dict[str, Callable[[ConfigDict, optax.Schedule], optax.GradientTransformation]] = {
-    "adam": _adam,
-    "adadelta": _adadelta,
-    "adagrad": _adagrad,
-    "sgd": _sgd,
+# Functions of the schedule and of arguments, which become settings, with their defaults.
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "adam": adam,
+    "adamw": adamw,
+    "adadelta": adadelta,
+    "adagrad": adagrad,
+    "sgd": sgd,
 }
 
 

@@ -3,11 +3,10 @@
 `python -m flowers_jax.predict --workdir=RUN IMAGE|FOLDER|GLOB...`
 """
 
-import glob
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -27,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     """Prints class and probabilities of each image, or writes them to a file."""
     if _WORKDIR.value is None or not arguments[1:]:
         raise UserError("give a run and images: --workdir=runs/quickstart IMAGE|FOLDER...")
-    paths = list(dict.fromkeys(path for name in arguments[1:] for path in image_paths(name)))
+    paths = list(dict.fromkeys(path for name in arguments[1:] for path in folder.image_paths(name)))
     trained = run.load(_WORKDIR.value)
     probabilities, bad = trained.predict_files(paths)
     names = trained.class_names
@@ -51,25 +50,6 @@ def main(arguments: Sequence[str]) -> None:
             print(f"{path}: {name} ({', '.join(f'{k} {p:.1%}' for k, p in ranked)})")
     if bad:
         raise ResultsIncomplete(f"{decode.describe_bad(bad, len(paths))}.")
-
-
-def image_paths(name: str) -> Iterator[str]:
-    """The files that an argument names: a file, those below a folder, or those of a glob.
-
-    Raises:
-      UserError: a folder or a glob without images.
-    """
-    path = Path(name).expanduser()
-    if path.is_dir():
-        yield from folder.images_below(path)
-    elif path.exists() or not glob.has_magic(name):
-        yield str(path)
-    else:
-        found = sorted(glob.glob(str(path), recursive=True))
-        if not found:
-            raise UserError(f"no file matches {name!r}.")
-        for match in found:
-            yield from folder.images_below(match) if Path(match).is_dir() else [match]
 
 
 if __name__ == "__main__":

@@ -3,18 +3,15 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
-import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from PIL import Image
 
-from flowers_jax import gradcam, models, reference, settings
+from flowers_jax import gradcam, reference, weights
 from flowers_jax.data import decode
 from flowers_jax.data import folder as image_folder
 from flowers_jax.data.batches import Batches
@@ -24,18 +21,19 @@ from flowers_jax.ops import backend
 from flowers_jax.process import messages
 from flowers_jax.process.errors import UserError
 from flowers_jax.runs import evaluate, folder, history, results
-from flowers_jax.runs.checkpoints import Checkpoints
 from flowers_jax.runs.evaluate import Evaluation
 from flowers_jax.runs.folder import Summary
 from flowers_jax.runs.history import History
 from flowers_jax.train import train_and_evaluate
-from flowers_jax.trainer import Trainer, create_task
+from flowers_jax.trainer import Trainer, create_mesh, create_task
 
 Pixels = UInt8[np.ndarray, "n height width 3"]
 Picture = str | Path | Image.Image
 Images = Picture | Sequence[Picture] | Pixels
 # Files that are decoded before they are classified: as many as memory always has room for.
 CHUNK = 1024
+# So many are decoded before TensorFlow would be imported.
+FEW = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +223,8 @@ class Run:
         return self.trainer.predict(self.variables, batches.epoch())
 
     def _decode(self, paths: Sequence[str]) -> tuple[Pixels, dict[int, str]]:
-        return decode.decode(
+        decoder = decode.decode_few if len(paths) <= FEW else decode.decode
+        return decoder(
             paths,
             self.config.image_size,
             self.config.data.resize,
@@ -279,28 +278,15 @@ def load(workdir: str | Path) -> Run:
     """
     backend.use_compilation_cache()
     workdir = Path(workdir).expanduser()
-    config = settings.from_json(folder.read_config(workdir))
-    class_names = folder.read_class_names(workdir)
-    trainer = Trainer(create_task(config, len(class_names)), config.image_size)
-    # On the devices of today: the run may have been trained on more of them.
-    struct = partial(jax.ShapeDtypeStruct, sharding=NamedSharding(trainer.mesh, PartitionSpec()))
-    shapes = models.shapes(trainer.task.model, config.image_size).variables
-    variables = jax.tree.map(lambda leaf: struct(leaf.shape, leaf.dtype), shapes)
-    restored = None
-    if (workdir / "checkpoints").is_dir():
-        with Checkpoints(workdir, read_only=True) as checkpoints:
-            restored = checkpoints.restore({"best": {"batch_stats": {}, **variables}})
-    if restored is None:
-        raise UserError(
-            f"{workdir} holds no weights yet; the first are saved after "
-            f"{config.checkpoint.every_minutes:g} minutes, and when the run ends or is interrupted."
-        )
+    mesh = create_mesh()
+    config, class_names, variables = weights.read(workdir, mesh)
+    trainer = Trainer(create_task(config, len(class_names)), config.image_size, mesh)
     return Run(
         workdir,
         config,
         class_names,
         history.read(workdir),
         folder.read_summary(workdir),
-        restored[0]["best"],
+        variables,
         trainer,
     )

@@ -5,8 +5,9 @@
 
 import dataclasses
 import difflib
+import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict, config_dict
 
 from flowers_jax import metrics, models, optimizers, transfer
-from flowers_jax.data import batches, decode, scaling, sources, splits
+from flowers_jax.data import augment, batches, decode, scaling, sources, splits
 from flowers_jax.losses import LOSSES
 from flowers_jax.models.layers import Classifier, ImageTooSmall
 from flowers_jax.process.errors import UserError
@@ -24,8 +25,8 @@ from flowers_jax.process.errors import UserError
 Rule = Callable[[Any], str | None]
 
 
-def choice(*names: str) -> Rule:
-    """One of these names."""
+def choice(names: Collection[str]) -> Rule:
+    """One of these names, or of the entries that a table has when the value is checked."""
     return lambda value: None if value in names else f"is not one of {', '.join(names)}"
 
 
@@ -85,19 +86,19 @@ SETTINGS: dict[str, Setting] = {
     "workdir": Setting(None, TEXT, str),
     "seed": Setting(0, integer(0, below=2**32)),  # the PRNG takes 32 bits
     # Model
-    "model": Setting("base_cnn", choice(*models.MODELS)),
+    "model": Setting("base_cnn", choice(models.MODELS)),
     "model_args": Setting({}, GROUP),  # further arguments of the model, such as last_kernel
     "image_size": Setting(150, integer(1)),
     "num_classes": Setting(None, integer(2), int),  # by default that of the data
-    "input_scaling": Setting("-1_1", choice(*scaling.SCALINGS)),
-    "dtype": Setting("float32", choice("float32", "bfloat16")),
-    "init_from": Setting(None, TEXT, str),  # a weights file of Keras
+    "input_scaling": Setting("-1_1", choice(scaling.SCALINGS)),
+    "dtype": Setting("float32", choice(("float32", "bfloat16"))),
+    "init_from": Setting(None, TEXT, str),  # a run folder, or a weights file of Keras
     "frozen": Setting((), kind(tuple, list, name="a tuple of names")),  # layers, as "block1_*"
     # Data
     "data": Setting({}, GROUP),
-    "data.source": Setting("auto", choice(*sources.SOURCES)),
+    "data.source": Setting("auto", choice(sources.SOURCES)),
     "data.dir": Setting(None, TEXT, str),
-    "data.split": Setting("keras", choice(*splits.SPLITS)),
+    "data.split": Setting("keras", choice(splits.SPLITS)),
     "data.validation_fraction": Setting(0.2, number(above=0, below=1)),
     "data.holdout_per_class": Setting(80, integer(1)),
     "data.test_fraction": Setting(0.0, number(least=0, below=1)),  # of 'stratified', as the next
@@ -106,51 +107,67 @@ SETTINGS: dict[str, Setting] = {
     "data.group_duplicates": Setting(False, FLAG),  # never in two splits
     "data.split_seed": Setting(1337, integer(0, below=2**32)),
     "data.leaked": Setting(0, integer(0)),  # held-out images that are trained on too
-    "data.resize": Setting("bilinear", choice(*decode.RESIZES)),
-    "data.on_bad_image": Setting("error", choice("error", "skip")),
+    "data.resize": Setting("bilinear", choice(decode.RESIZES)),
+    "data.on_bad_image": Setting("error", choice(("error", "skip"))),
     "data.exif_orientation": Setting(False, FLAG),  # whether images are turned; Keras ignores it
-    "data.cache": Setting("auto", choice(*batches.CACHES)),  # where decoded images are kept
+    "data.cache": Setting("auto", choice(batches.CACHES)),  # where decoded images are kept
     "data.augment": Setting(None, GROUP, ConfigDict),
     # Training
     "batch_size": Setting(32, integer(1)),
     "max_epochs": Setting(150, integer(1)),
-    "loss": Setting("cross_entropy", choice(*LOSSES)),
+    "loss": Setting("cross_entropy", choice(LOSSES)),
     # Of GoogLeNet's auxiliary heads: 1.0 in the study, 0.3 in the paper.
     "aux_weight": Setting(None, number(least=0), float),
-    # Each optimizer takes its own arguments and ignores the others; the values are Keras' defaults.
     "optimizer": Setting({}, GROUP),
-    "optimizer.name": Setting("adam", choice(*optimizers.OPTIMIZERS)),
+    "optimizer.name": Setting("adam", choice(optimizers.OPTIMIZERS)),
     "optimizer.learning_rate": Setting(0.001, number(above=0)),
-    "optimizer.schedule": Setting("constant", choice(*optimizers.SCHEDULES)),
+    "optimizer.schedule": Setting("constant", choice(optimizers.SCHEDULES)),
     "optimizer.schedule_args": Setting({}, GROUP),
-    "optimizer.beta_1": Setting(0.9, number(least=0, below=1)),
-    "optimizer.beta_2": Setting(0.999, number(least=0, below=1)),
-    "optimizer.rho": Setting(0.95, number(least=0, below=1)),
-    "optimizer.initial_accumulator_value": Setting(0.1, number(least=0)),
-    "optimizer.momentum": Setting(0.0, number(least=0, below=1)),
-    "optimizer.epsilon": Setting(1e-7, number(above=0)),
     "early_stopping": Setting({}, GROUP, ConfigDict),
     "early_stopping.monitor": Setting("val_accuracy", TEXT),
-    "early_stopping.mode": Setting("max", choice("max", "min")),
+    "early_stopping.mode": Setting("max", choice(("max", "min"))),
     "early_stopping.patience": Setting(10, integer(1)),
     "early_stopping.min_delta": Setting(0.0, number(least=0)),
     "early_stopping.restore_best_weights": Setting(True, FLAG),
     # A step whose loss or gradient is not finite ends the run ('stop'), changes nothing
     # ('skip_step') or is taken as it is ('ignore').
-    "on_non_finite": Setting("stop", choice("stop", "skip_step", "ignore")),
+    "on_non_finite": Setting("stop", choice(("stop", "skip_step", "ignore"))),
     "deterministic": Setting(False, FLAG),  # repeatable kernels on a GPU, perhaps slower
     "checkpoint": Setting({}, GROUP),
     "checkpoint.every_minutes": Setting(5.0, number(least=0)),
 }
-# Of a group that is None by default.
-AUGMENT_SETTINGS: dict[str, Setting] = {
-    "data.augment.rotation_degrees": Setting(0.0, number(least=0)),
-    "data.augment.zoom": Setting(0.0, number(least=0, below=1)),
-    "data.augment.horizontal_flip": Setting(False, FLAG),
-    "data.augment.vertical_flip": Setting(False, FLAG),
+# Of arguments of optimizers and augmentations; others take any value of their default's type.
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("beta_1", "beta_2", "rho", "momentum", "zoom"), number(least=0, below=1)),
+    **dict.fromkeys(
+        ("initial_accumulator_value", "weight_decay", "rotation_degrees"), number(least=0)
+    ),
+    "epsilon": number(above=0),
 }
 # Groups whose keys are arguments of a model or a schedule.
 OPEN_GROUPS = ("model_args", "optimizer.schedule_args")
+
+
+def all_settings() -> dict[str, Setting]:
+    """`SETTINGS`, and the arguments of optimizers and augmentations.
+
+    An optimizer's argument is None where it is the optimizer's own default.
+    """
+    found = dict(SETTINGS)
+    for optimizer in optimizers.OPTIMIZERS:
+        for name, default in optimizers.arguments(optimizer).items():
+            rule = RULES.get(name, _like(default))
+            found[f"optimizer.{name}"] = Setting(None, rule, type(default))
+    for augmentation in augment.AUGMENTATIONS:
+        for name, default in augment.arguments(augmentation).items():
+            found[f"data.augment.{name}"] = Setting(default, RULES.get(name, _like(default)))
+    return found
+
+
+def _like(default: Any) -> Rule:  # noqa: ANN401
+    if type(default) in (int, float):
+        return number()
+    return FLAG if type(default) is bool else kind(type(default), name=type(default).__name__)
 
 
 def default_config() -> ConfigDict:
@@ -161,7 +178,7 @@ def default_config() -> ConfigDict:
 def complete(config: ConfigDict) -> ConfigDict:
     """A copy of `config` that has the default of every setting it does not mention."""
     config = config.copy_and_resolve_references().unlock()
-    for key, setting in (SETTINGS | AUGMENT_SETTINGS).items():
+    for key, setting in all_settings().items():
         *path, last = key.split(".")
         group = config
         for name in path:
@@ -180,7 +197,7 @@ def from_json(stored: Mapping[str, Any]) -> ConfigDict:
     stored = {key: value for key, value in stored.items() if key != "num_replicas"}
     if stored.get("model") in VARIANTS:
         stored["model"], stored["model_args"] = "base_cnn", VARIANTS[stored["model"]]
-    return complete(ConfigDict(stored))
+    return _with_own_arguments(complete(ConfigDict(stored)))
 
 
 # Names that version 0.1 had for `base_cnn` with arguments.
@@ -191,6 +208,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "base_cnn_conv5x5_gap": {"last_kernel": 5, "global_pool": True},
     "base_cnn_conv5x5_gap_batchnorm": {"last_kernel": 5, "global_pool": True, "batch_norm": True},
 }
+
+
+def _with_own_arguments(config: ConfigDict) -> ConfigDict:
+    """`config` with all arguments of its optimizer, and none of another (as version 0.1 had)."""
+    group = config.optimizer
+    if group.name in optimizers.OPTIMIZERS:
+        own = optimizers.arguments(group.name)
+        for key in [key for key in group if _is_argument(key)]:
+            group[key] = own.get(key) if group[key] is None or key not in own else group[key]
+    return config
+
+
+def _is_argument(key: str) -> bool:
+    """Whether the key of the group `optimizer` is an argument of some optimizer."""
+    return any(key in optimizers.arguments(name) for name in optimizers.OPTIMIZERS)
 
 
 def check(config: ConfigDict) -> ConfigDict:
@@ -204,19 +236,25 @@ def check(config: ConfigDict) -> ConfigDict:
     faults = list(_single_faults(config)) or list(_combined_faults(config))
     if faults:
         raise UserError("these settings cannot be used: " + "; ".join(faults) + ".")
-    return config
+    return _with_own_arguments(config)
 
 
 def _single_faults(config: ConfigDict) -> Iterator[str]:
-    settings = SETTINGS | AUGMENT_SETTINGS
+    settings = all_settings()
     for key, value in _flatten(config):
         if key in settings:
             fault = settings[key].fault(value)
             if fault:
                 yield f"{key}={value!r} {fault}"
         else:
-            near = difflib.get_close_matches(key, settings, n=1)
-            yield f"there is no setting {key}" + (f", did you mean {near[0]}?" if near else "")
+            group, dot, last = key.rpartition(".")
+            split = (name.rpartition(".") for name in settings)
+            near = difflib.get_close_matches(
+                last, [name for g, _, name in split if g == group], n=1
+            )
+            yield f"there is no setting {key}" + (
+                f", did you mean {group}{dot}{near[0]}?" if near else ""
+            )
 
 
 def _flatten(config: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -231,21 +269,31 @@ def _combined_faults(config: ConfigDict) -> Iterator[str]:
     if jax.process_count() > 1 and config.data.cache not in ("auto", "device"):
         yield f"data.cache={config.data.cache!r} needs a single process; several need 'device'"
     yield from _faults_of_split(config.data)
+    taken = optimizers.arguments(config.optimizer.name)
+    for key, value in config.optimizer.items():
+        if _is_argument(key) and value is not None and key not in taken:
+            yield f"optimizer.{key}={value!r}: {config.optimizer.name} takes {', '.join(taken)}"
     try:
         optimizers.create_optimizer(config.optimizer)
     except UserError as error:
         yield str(error).rstrip(".")
-    if config.init_from and not Path(config.init_from).expanduser().is_file():
-        yield f"init_from={config.init_from!r} is not a file"
+    if config.init_from:
+        yield from _faults_of_source(config)
+    lacks = models.defects(config.model)
+    if lacks:
+        yield f"the model {config.model} {' and '.join(lacks)}, see flowers_jax/models/__init__.py"
+        return
     try:
-        dtype, args = jnp.dtype(config.dtype), config.model_args
-        model = models.create_model(config.model, config.num_classes or 2, dtype, **args)
+        model = create_model(config, config.num_classes or 2)
     except UserError as error:
         yield str(error).rstrip(".")
         return
     yield from _faults_of_heads(config, model.HEADS)
     try:
         layers = models.shapes(model, config.image_size).layers
+    except UserError as error:
+        yield str(error).rstrip(".")
+        return
     except ImageTooSmall:
         yield (
             f"image_size={config.image_size} is too small for {config.model}; "
@@ -272,6 +320,25 @@ def _faults_of_split(data: ConfigDict) -> Iterator[str]:
             f"data.validation_fraction={data.validation_fraction} and data.test_fraction="
             f"{data.test_fraction} leave no training images"
         )
+
+
+def _faults_of_source(config: ConfigDict) -> Iterator[str]:
+    source = Path(config.init_from).expanduser()
+    if (source / "config.json").is_file():
+        stored = json.loads((source / "config.json").read_text("utf-8"))
+        if stored.get("model") != config.model:
+            yield (
+                f"init_from={config.init_from!r} is a run of {stored.get('model')}, and "
+                f"model={config.model!r}"
+            )
+    elif not source.is_file():
+        yield f"init_from={config.init_from!r} is neither a file nor a run folder"
+
+
+def create_model(config: ConfigDict, num_classes: int) -> Classifier:
+    """The architecture that `config` describes."""
+    dtype = jnp.dtype(config.dtype)
+    return models.create_model(config.model, num_classes, dtype, **config.model_args)
 
 
 def _faults_of_heads(config: ConfigDict, heads: tuple[str, ...]) -> Iterator[str]:

@@ -98,7 +98,7 @@ class Task:
       loss: of one head, per sample.
       aux_weight: weight of the auxiliary heads' losses.
       input_scaling: a name of `scaling.SCALINGS`.
-      augmentation: of the training images; None for none.
+      augmentations: of the training images, in order.
       frozen: names of the layers that keep their weights, see `transfer.is_frozen`.
       on_non_finite: 'stop', 'skip_step' or 'ignore', see `train_step`.
     """
@@ -108,7 +108,7 @@ class Task:
     loss: losses.Loss
     aux_weight: float
     input_scaling: str
-    augmentation: augment.Augmentation | None
+    augmentations: tuple[augment.Transform, ...]
     frozen: tuple[str, ...] = ()
     on_non_finite: str = "stop"
 
@@ -135,10 +135,7 @@ def train_step(
       of its gradient is not finite, the metrics say so unless `task.on_non_finite` is 'ignore';
       with 'skip_step' the parameters and the sums stay as they were.
     """
-    images = batch["image"]
-    if task.augmentation is not None:
-        images = augment.augment(images, batch["index"], keys["augment"], task.augmentation)
-    images = scaling.scale(images, task.input_scaling)
+    images = train_images(task, batch, keys)
 
     def objective(params: Variables) -> tuple[Scalar, tuple[Metrics, Variables]]:
         params = transfer.stop_gradients(params, task.frozen)
@@ -179,6 +176,14 @@ def train_step(
             non_finite_gradient_norm=jnp.where(first, norm, 0),
         )
     return new_state, jax.tree.map(jnp.add, epoch, of_batch)
+
+
+def train_images(task: Task, batch: Batch, keys: Keys) -> Images:
+    """The images of a batch as the network sees them in training."""
+    images = batch["image"]
+    if task.augmentations:
+        images = augment.augment(images, batch["index"], keys["augment"], task.augmentations)
+    return scaling.scale(images, task.input_scaling)
 
 
 def eval_step(task: Task, variables: Variables, epoch: Metrics, batch: Batch) -> Metrics:

@@ -1,15 +1,16 @@
 """The whole of a run, top to bottom: data, model, resume, the loop over steps, results."""
 
-import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from flowers_jax import models, optimizers, reference, settings, transfer
+from flowers_jax import models, optimizers, reference, settings, weights
 from flowers_jax.data import batches, folder, sources, splits
 from flowers_jax.data.batches import Batches, Splits
 from flowers_jax.data.sources import DataSource
@@ -23,7 +24,7 @@ from flowers_jax.runs.checkpoints import Checkpoints
 from flowers_jax.runs.folder import Summary
 from flowers_jax.runs.progress import EpochBar
 from flowers_jax.runs.record import Record
-from flowers_jax.step import Metrics, TrainState
+from flowers_jax.step import Metrics
 from flowers_jax.trainer import Trainer, create_mesh, create_task
 
 log = logging.getLogger(__name__)
@@ -84,14 +85,14 @@ def _train(config: ConfigDict, workdir: Path, writes: bool) -> Summary:
         images.record(workdir, data.files)
 
     # Model
-    task = create_task(config, len(data.class_names))
+    task = create_task(config, len(data.class_names), num_steps)
     options = backend.compiler_options(config.deterministic)
     trainer = Trainer(task, config.image_size, mesh, options)
     model = trainer.task.model
-    state = start(config, trainer)
+    state = weights.initial_state(config, trainer)
     num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     log.info("%s: %s parameters", config.model, f"{num_params:,}")
-    schedule = optimizers.learning_rate_schedule(config.optimizer)
+    schedule = optimizers.learning_rate_schedule(config.optimizer, num_steps)
 
     # Resume
     record = Record(config, workdir, model.HEADS, data.num_images, writes)
@@ -108,6 +109,14 @@ def _train(config: ConfigDict, workdir: Path, writes: bool) -> Summary:
     if writes:
         table = models.table(model, config.image_size)
         run_folder.describe(workdir, config, data.class_names, table)
+    if restored is None:
+        order = batches.epoch_order(len(data.train.files), config.seed, epoch=1)
+        pixels = trainer.train_images(
+            next(data.train.epoch(order)), trainer.keys(config.seed, epoch=1)
+        )
+        if writes:
+            shown = data.train.files.take(order[: config.batch_size])
+            results.write_batch(workdir, shown, np.asarray(pixels))
 
     # Epochs
     with files.full_disk_named(workdir), Interruption() as interruption, checkpoints:
@@ -123,7 +132,7 @@ def _train(config: ConfigDict, workdir: Path, writes: bool) -> Summary:
                     bar.advance(metrics)
                     if interruption.signal:
                         break
-            report_non_finite(config, metrics, epoch)
+            report_non_finite(config, metrics, epoch, schedule)
             validation = evaluate_split(trainer, state.variables, data.validation, interruption)
             if not interruption.signal:
                 averages = metrics.averages() | validation.averages("val_")
@@ -188,22 +197,9 @@ def load_data(config: ConfigDict, workdir: Path, mesh: Mesh) -> tuple[DataSource
     return source, data
 
 
-def start(config: ConfigDict, trainer: Trainer) -> TrainState:
-    """The state before the first step, with the weights of `config.init_from` if it is set."""
-    state = trainer.create_state(config.seed)
-    if not config.init_from:
-        return state
-    variables: Variables = {"params": state.params}
-    if state.batch_stats:
-        variables["batch_stats"] = state.batch_stats
-    loaded = transfer.load(config.init_from, config.model)
-    classifier = models.shapes(trainer.task.model, config.image_size).classifier
-    started = transfer.initialise(variables, loaded, classifier, config.init_from)
-    log.info("starts from the weights of %s", config.init_from)
-    return trainer.replicate(dataclasses.replace(state, **started))
-
-
-def report_non_finite(config: ConfigDict, metrics: Metrics, epoch: int) -> None:
+def report_non_finite(
+    config: ConfigDict, metrics: Metrics, epoch: int, schedule: optax.Schedule
+) -> None:
     """Ends or warns, as `config.on_non_finite` says, if steps of the epoch were not finite.
 
     Raises:
@@ -213,10 +209,9 @@ def report_non_finite(config: ConfigDict, metrics: Metrics, epoch: int) -> None:
     if not metrics.non_finite_steps:
         return
     step = int(metrics.non_finite_step)
-    rate = float(optimizers.learning_rate_schedule(config.optimizer)(step - 1))
     what = (
         f"the loss or its gradient is not finite at step {step}, in epoch {epoch} "
-        f"(seed {config.seed}, learning rate {rate:g}, "
+        f"(seed {config.seed}, learning rate {float(schedule(step - 1)):g}, "
         f"gradient norm {metrics.non_finite_gradient_norm:g})"
     )
     if config.on_non_finite == "stop":

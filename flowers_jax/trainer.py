@@ -1,5 +1,6 @@
 """Between an experiment and its pure steps: devices, sharding, compilation, donated memory."""
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +19,7 @@ from flowers_jax import gradcam, losses, models, optimizers, transfer
 from flowers_jax.data import augment
 from flowers_jax.data.batches import batch_indices
 from flowers_jax.models import Variables
+from flowers_jax.models.layers import Images
 from flowers_jax.ops import backend
 from flowers_jax.step import (
     Batch,
@@ -28,6 +30,7 @@ from flowers_jax.step import (
     create_state,
     eval_step,
     predict_step,
+    train_images,
     train_step,
 )
 
@@ -41,12 +44,14 @@ def create_mesh() -> Mesh:
     return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
 
-def create_task(config: ConfigDict, num_classes: int) -> Task:
-    """The static part of the steps of a run."""
-    optimizer = optimizers.create_optimizer(config.optimizer)
+def create_task(config: ConfigDict, num_classes: int, steps_per_epoch: int = 1) -> Task:
+    """The static part of the steps of a run; a schedule may need to know how many an epoch has."""
+    optimizer = optimizers.create_optimizer(config.optimizer, steps_per_epoch)
     if config.frozen:
         optimizer = transfer.freeze_optimizer(optimizer, config.frozen)
     augmentation = config.data.augment
+    if augmentation is not None:
+        augmentation = json.loads(augmentation.to_json())  # a ConfigDict sorts its keys
     return Task(
         model=models.create_model(
             config.model, num_classes, jnp.dtype(config.dtype), **config.model_args
@@ -55,7 +60,7 @@ def create_task(config: ConfigDict, num_classes: int) -> Task:
         loss=losses.LOSSES[config.loss],
         aux_weight=config.aux_weight or 0.0,
         input_scaling=config.input_scaling,
-        augmentation=None if augmentation is None else augment.Augmentation(**augmentation),
+        augmentations=augment.transforms(augmentation or {}),
         frozen=tuple(config.frozen),
         on_non_finite=config.on_non_finite,
     )
@@ -91,6 +96,7 @@ class Trainer:
         self._create_state = self.jit(partial(create_state, task, image_size))
         self._train_step = compiled(partial(train_step, task), donate_argnums=0)
         self._eval_step = compiled(partial(eval_step, task))
+        self._train_images = self.jit(partial(train_images, task))
         of_samples = partial(jax.jit, compiler_options=compiler_options)
         self._predict_step = of_samples(partial(predict_step, task))
         self._grad_cam = of_samples(partial(gradcam.grad_cam, task), static_argnums=0)
@@ -128,6 +134,10 @@ class Trainer:
         log.info("compiled in %.1f s", time.perf_counter() - start)
         self._is_compiled = True
         return result
+
+    def train_images(self, batch: Batch, keys: Keys) -> Images:
+        """As `step.train_images`."""
+        return self._train_images(batch, keys)
 
     def eval_step(self, variables: Variables, epoch: Metrics, batch: Batch) -> Metrics:
         """As `step.eval_step`."""

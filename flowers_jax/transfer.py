@@ -1,5 +1,6 @@
 """Fine-tuning: a run that starts from the weights of another model, with some layers frozen."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,6 +15,8 @@ from flax import linen as nn
 from flowers_jax import keras_weights, models
 from flowers_jax.models import TreePath, Variables
 from flowers_jax.process.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def load(path: str | Path, model_name: str) -> Variables:
@@ -56,6 +59,8 @@ def initialise(
         for path in classifier
         if path in theirs and theirs[path].shape[-1] != ours[path].shape[-1]
     }
+    for layer in sorted({"/".join(path[1:]) for path in kept}):
+        log.info("the classifier %s begins anew: %s has other classes", layer, source)
     result = {}
     for path, value in ours.items():
         layer = "/".join(path[1:-1])

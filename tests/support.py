@@ -51,6 +51,7 @@ def keras_optimizer(name, rate, **arguments):
 
     optimizers = {
         "adam": keras.optimizers.Adam,
+        "adamw": keras.optimizers.AdamW,
         "adadelta": keras.optimizers.Adadelta,
         "adagrad": keras.optimizers.Adagrad,
         "sgd": keras.optimizers.SGD,

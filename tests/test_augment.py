@@ -5,9 +5,9 @@ import pytest
 import scipy.ndimage
 
 from flowers_jax.data import augment
-from flowers_jax.data.augment import Augmentation
 
-STUDY = Augmentation(rotation_degrees=15.0, zoom=0.1, horizontal_flip=True, vertical_flip=True)
+RANGES = {"rotation_degrees": 15.0, "zoom": 0.1, "horizontal_flip": True, "vertical_flip": True}
+STUDY = augment.transforms(RANGES)
 
 
 def smooth_image(size=48):
@@ -58,7 +58,7 @@ def test_flips_are_exact():
 
 def test_angles_zooms_and_flips_are_distributed_as_declared():
     keys = jax.random.split(jax.random.key(0), 4000)
-    matrices = np.asarray(jax.vmap(lambda key: augment.random_matrix(key, STUDY))(keys))
+    matrices = np.asarray(jax.vmap(lambda key: augment.random_matrix(key, **RANGES))(keys))
     zooms = np.linalg.norm(matrices, axis=1)
     assert 0.9 <= zooms.min() < 0.901
     assert 1.099 < zooms.max() <= 1.1
@@ -72,7 +72,7 @@ def test_angles_zooms_and_flips_are_distributed_as_declared():
 
 
 def test_flips_not_asked_for_do_not_happen():
-    still = Augmentation(rotation_degrees=0.0, zoom=0.0, horizontal_flip=True, vertical_flip=False)
+    still = augment.transforms({"horizontal_flip": True})
     images = jnp.asarray(np.stack([smooth_image(8)] * 64))
     out = np.asarray(augment.augment(images, jnp.arange(64), jax.random.key(1), still))
     same = (out == images).all(axis=(1, 2, 3))
@@ -90,3 +90,31 @@ def test_an_image_is_warped_by_its_index_and_the_key_whatever_its_batch():
     other = augment.augment(images, jnp.array([4, 5, 6, 7]), jax.random.key(4), STUDY)
     assert not np.allclose(whole, other)
     assert not np.allclose(whole[0], whole[1])
+
+
+def brighter(image, key, brightness=0.0):
+    return image + jax.random.uniform(key, minval=0.0, maxval=brightness)
+
+
+def inverted(image, key, invert=False):
+    return 255 - image
+
+
+def test_a_new_augmentation_is_one_entry_and_the_order_is_that_of_the_config(monkeypatch):
+    monkeypatch.setitem(augment.AUGMENTATIONS, "inverted", inverted)
+    monkeypatch.setitem(augment.AUGMENTATIONS, "brighter", brighter)
+    image = jnp.zeros((1, 2, 2, 3), jnp.uint8)
+
+    def apply(settings):
+        chosen = augment.transforms(settings)
+        return np.asarray(augment.augment(image, jnp.arange(1), jax.random.key(0), chosen))
+
+    first = apply({"brightness": 50.0, "zoom": 0.0, "invert": True})
+    last = apply({"invert": True, "brightness": 50.0})
+    amount = apply({"brightness": 50.0})  # the same draw, whatever else is chosen
+    assert 0 < amount.max() < 50
+    np.testing.assert_array_equal(first, 255 - amount)
+    np.testing.assert_array_equal(last, 255 + amount)
+    # What is left out, or has its default, changes nothing.
+    assert augment.transforms({"brightness": 0.0, "zoom": 0.0}) == ()
+    assert len(augment.transforms({"zoom": 0.1, "horizontal_flip": True})) == 1

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flowers_jax import reference, settings
+from flowers_jax import optimizers, reference, settings
 
 RUNS = reference.study()["runs"]
 CONFIGS = sorted(path.stem for path in Path("configs").glob("*.py") if path.stem != "common")
@@ -50,7 +50,9 @@ def test_the_settings_are_those_of_the_reference_file(run):
     for key in ("image_size", "batch_size", "max_epochs"):
         assert config[key] == run[key]
     assert config.input_scaling == SCALINGS[run["input_scaling"]]
-    assert {key: config.optimizer[key] for key in run["optimizer"]} == run["optimizer"]
+    given = {key: value for key, value in config.optimizer.items() if value is not None}
+    optimizer = optimizers.arguments(config.optimizer.name) | given
+    assert {key: optimizer[key] for key in run["optimizer"]} == run["optimizer"]
     if run["early_stopping"] is None:
         assert config.early_stopping is None
     else:

@@ -111,3 +111,46 @@ def test_nearest_pixels_are_those_of_pillow(tmp_path):
     ours, _ = decode.decode([str(tmp_path / "x.png")], 20, "nearest")
     expected = picture(size=(37, 53)).resize((20, 20), Image.Resampling.NEAREST)
     np.testing.assert_array_equal(ours[0], np.asarray(expected))
+
+
+@pytest.mark.parametrize("resize", decode.RESIZES)
+def test_few_images_have_the_same_pixels_without_tensorflow(tmp_path, resize):
+    options = [
+        *({"quality": 90, "subsampling": subsampling} for subsampling in (0, 1, 2)),
+        {"quality": 40, "progressive": True},
+    ]
+    sizes = [(24, 24), (37, 53), (200, 131), (31, 9)]
+    paths = []
+    for mode in ("RGB", "L", "CMYK"):
+        for k, (option, size) in enumerate(zip(options, sizes, strict=True)):
+            paths.append(str(tmp_path / f"{mode}{k}.jpg"))
+            picture(mode, size, seed=k).save(paths[-1], **option)
+    for k, size in enumerate(sizes):
+        paths.append(str(tmp_path / f"{k}.png"))
+        picture("P", size, seed=k).save(paths[-1])
+    turned = Image.Exif()
+    turned[decode.ORIENTATION] = 6
+    paths.append(str(tmp_path / "turned.jpg"))
+    picture(size=(37, 53)).save(paths[-1], exif=turned)
+    # What cannot be read is named in the same words.
+    for name, content in {"empty": b"", "text.jpg": b"no image", "cut.jpg": None}.items():
+        paths.append(str(tmp_path / name))
+        whole = (tmp_path / "RGB2.jpg").read_bytes()
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    for turn in (False, True):
+        expected, bad = decode.decode(paths, 24, resize, exif_orientation=turn)
+        ours, named = decode.decode_few(paths, 24, resize, turn)
+        np.testing.assert_array_equal(ours, expected)
+        assert named == bad
+        assert len(bad) == 3
+
+
+@pytest.mark.parametrize(
+    ("resize", "size"), [("bilinear", 150), ("bilinear", 224), ("nearest", 150)]
+)
+def test_few_real_images_have_the_same_pixels_without_tensorflow(flowers_dir, resize, size):
+    paths = folder.scan(flowers_dir).paths[::20]
+    expected, _ = decode.decode(paths, size, resize)
+    ours, bad = decode.decode_few(paths, size, resize)
+    assert not bad
+    np.testing.assert_array_equal(ours, expected)

@@ -27,7 +27,7 @@ def test_padding_is_left_out_of_the_metrics_and_accuracy_is_scikit_learns():
     def loss(logits, label):
         return -jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], axis=1)[:, 0]
 
-    task = Task(model, optax.sgd(0.1), loss, 1.0, "0_1", None)
+    task = Task(model, optax.sgd(0.1), loss, 1.0, "0_1", ())
     probabilities = Trainer(task, 16).predict(variables, batches)
     assert probabilities.shape == (19, 3)
     expected = jax.nn.softmax(model.apply(variables, images.reshape(24, 16, 16, 3) / 255.0))

@@ -135,3 +135,19 @@ def test_a_class_folder_that_cannot_be_written_is_named(tmp_path):
     make_tree(tmp_path, ["a/1.png", f"{os.fsdecode(bytes([0xFF]))}/1.png"])
     with pytest.raises(UserError, match=r"udcff' has a name that is not utf-8; rename it"):
         folder.scan(tmp_path)
+
+
+def test_an_argument_is_a_file_a_folder_or_a_glob(image_folder):
+    names = [str(image_folder / f"{colour}/0.png") for colour in ("blue", "green", "red")]
+    assert list(folder.image_paths(names[0])) == names[:1]
+    assert len(list(folder.image_paths(str(image_folder)))) == 60
+    assert len(list(folder.image_paths(str(image_folder / "red")))) == 20
+    assert list(folder.image_paths(str(image_folder / "*" / "0.png"))) == names
+    odd = image_folder / "red" / "a[1].png"  # a file, though it looks like a glob
+    odd.write_bytes(b"")
+    assert list(folder.image_paths(str(odd))) == [str(odd)]
+    (image_folder / "none").mkdir()
+    with pytest.raises(UserError, match="none holds no images"):
+        list(folder.image_paths(str(image_folder / "none")))
+    with pytest.raises(UserError, match="no file matches"):
+        list(folder.image_paths(str(image_folder / "*.jpg")))

@@ -1,3 +1,5 @@
+from functools import partial
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -223,3 +225,72 @@ def test_an_unknown_model_is_named():
 
 def test_the_table_counts_the_parameters():
     assert "683,845" in models.table(models.create_model("base_cnn"), 64)
+
+
+# GoogLeNet's auxiliary heads need 112 px; the others are cheap to compile at these sizes.
+LEAST = {"pilot_cnn": 20, "alexnet": 99, "vgg16": 32, "googlenet": 112}
+
+
+@pytest.mark.parametrize("name", [*models.MODELS])
+def test_every_model_fulfils_the_contract_in_shape(name):
+    assert models.defects(name) == []
+    for dtype in (jnp.float32, jnp.bfloat16):
+        model = models.create_model(name, num_classes=3, dtype=dtype).clone(ops=ops.PLAIN)
+        shapes = models.shapes(model, LEAST.get(name, 64))  # raises unless the logits are right
+        kinds = {leaf.dtype.name for leaf in jax.tree.leaves(shapes.variables)}
+        assert kinds == {"float32"}
+        assert shapes.classifier
+        inner = jax.make_jaxpr(partial(model.apply, method="heads"))(
+            shapes.variables, jnp.zeros((1, *[LEAST.get(name, 64)] * 2, 3))
+        )
+        convolutions = {
+            equation.outvars[0].aval.dtype.name
+            for equation in inner.eqns
+            if equation.primitive.name == "conv_general_dilated"
+        }
+        assert convolutions == {jnp.dtype(dtype).name}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("pilot_cnn", "improvement_4")
+        else pytest.param(name, marks=[pytest.mark.slow])
+        for name in models.MODELS
+    ],
+)
+def test_padding_changes_nothing_and_gradients_are_finite(name):
+    size = LEAST.get(name, 64)
+    model = models.create_model(name, num_classes=3).clone(ops=ops.PLAIN)
+    variables = randomised(models.shapes(model, size).variables)
+    variables = {"batch_stats": {}, **variables}
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.uniform(-1, 1, (4, size, size, 3)), jnp.float32)
+    other = images.at[2:].set(5.0)
+    mask = jnp.arange(4) < 2
+
+    @jax.jit
+    def loss_and_gradients(variables, images):
+        def loss(params):
+            with nn.intercept_methods(without_dropout):
+                logits, updated = model.apply(
+                    {**variables, "params": params},
+                    images,
+                    train=True,
+                    mask=mask,
+                    method="heads",
+                    mutable=["batch_stats"],
+                )
+            real = {head: jnp.where(mask[:, None], values, 0) for head, values in logits.items()}
+            return sum(jnp.sum(values**2) for values in real.values()), (real, updated)
+
+        return jax.grad(loss, has_aux=True)(variables["params"])
+
+    for a, b in zip(
+        jax.tree.leaves(loss_and_gradients(variables, images)),
+        jax.tree.leaves(loss_and_gradients(variables, other)),
+        strict=True,
+    ):
+        assert np.isfinite(a).all()
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())

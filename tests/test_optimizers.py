@@ -17,19 +17,20 @@ def settings(**changes):
 
 
 def ours_and_keras(config, theirs, steps=200):
-    """A vector of parameters after steps along gradients from 1e-6 to 1, by both."""
+    """A matrix of parameters after steps along gradients from 1e-6 to 1, by both."""
     import keras
 
     optimizer = optimizers.create_optimizer(config)
-    start = np.linspace(-1, 1, 30, dtype=np.float32)
+    # A kernel: weight decay leaves vectors out.
+    start = np.linspace(-1, 1, 30, dtype=np.float32).reshape(6, 5)
     params = jnp.asarray(start)
     state = optimizer.init(params)
     variable = keras.Variable(start)
     theirs.build([variable])
     rng = np.random.default_rng(0)
-    scale = np.logspace(-6, 0, 30)
+    scale = np.logspace(-6, 0, 30).reshape(6, 5)
     for _ in range(steps):
-        gradient = (rng.normal(0.3, 1, 30) * scale).astype(np.float32)
+        gradient = (rng.normal(0.3, 1, (6, 5)) * scale).astype(np.float32)
         updates, state = optimizer.update(jnp.asarray(gradient), state, params)
         params = optax.apply_updates(params, updates)
         theirs.apply([gradient], [variable])
@@ -51,6 +52,7 @@ def test_the_default_arguments_and_the_rule_are_those_of_keras(name, rate):
 def test_the_arguments_reach_the_rule():
     for changes, arguments in (
         ({"name": "adam", "beta_1": 0.5, "beta_2": 0.9, "epsilon": 1e-3},) * 2,
+        ({"name": "adamw", "weight_decay": 0.1, "beta_1": 0.5},) * 2,
         ({"name": "adadelta", "rho": 0.5, "epsilon": 1e-3},) * 2,
         ({"name": "adagrad", "initial_accumulator_value": 0.5, "epsilon": 1e-3},) * 2,
         ({"name": "sgd", "momentum": 0.9},) * 2,
@@ -61,6 +63,40 @@ def test_the_arguments_reach_the_rule():
             keras_optimizer(changes["name"], 0.05, **arguments),
         )
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=3e-6)
+
+
+def test_biases_and_normalisation_do_not_decay():
+    optimizer = optimizers.create_optimizer(settings(name="adamw", weight_decay=0.5))
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "scale": jnp.ones(2)}
+    nothing = {name: jnp.zeros_like(leaf) for name, leaf in params.items()}
+    updates, _ = optimizer.update(nothing, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], -0.001 * 0.5, rtol=1e-6)
+    assert not updates["bias"].any() and not updates["scale"].any()
+
+
+def test_a_schedule_counts_epochs_where_its_argument_says_so():
+    for kind, in_epochs, in_steps in (
+        ("cosine", {"decay_epochs": 5}, {"decay_steps": 35}),
+        (
+            "warmup_cosine",
+            {"warmup_epochs": 0.5, "decay_epochs": 4},
+            {"warmup_steps": 4, "decay_steps": 28},
+        ),
+        (
+            "piecewise",
+            {"boundary_epochs": (1, 2), "scales": (0.1, 0.1)},
+            {"boundaries": (7, 14), "scales": (0.1, 0.1)},
+        ),
+    ):
+        schedules = [
+            optimizers.learning_rate_schedule(
+                settings(schedule=kind, schedule_args=ConfigDict(arguments)), steps_per_epoch=7
+            )
+            for arguments in (in_epochs, in_steps)
+        ]
+        rates = np.array([[float(schedule(step)) for step in range(40)] for schedule in schedules])
+        np.testing.assert_array_equal(*rates)
+        assert len(np.unique(rates)) > 2
 
 
 def test_momentum_under_a_schedule_is_that_of_keras():

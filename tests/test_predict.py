@@ -9,24 +9,6 @@ import sys
 import pytest
 
 import flowers_jax
-from flowers_jax import predict
-from flowers_jax.process.errors import UserError
-
-
-def test_an_argument_is_a_file_a_folder_or_a_glob(image_folder):
-    names = [str(image_folder / f"{colour}/0.png") for colour in ("blue", "green", "red")]
-    assert list(predict.image_paths(names[0])) == names[:1]
-    assert len(list(predict.image_paths(str(image_folder)))) == 60
-    assert len(list(predict.image_paths(str(image_folder / "red")))) == 20
-    assert list(predict.image_paths(str(image_folder / "*" / "0.png"))) == names
-    odd = image_folder / "red" / "a[1].png"  # a file, though it looks like a glob
-    odd.write_bytes(b"")
-    assert list(predict.image_paths(str(odd))) == [str(odd)]
-    (image_folder / "none").mkdir()
-    with pytest.raises(UserError, match="none holds no images"):
-        list(predict.image_paths(str(image_folder / "none")))
-    with pytest.raises(UserError, match="no file matches"):
-        list(predict.image_paths(str(image_folder / "*.jpg")))
 
 
 def test_bad_files_are_named_and_the_good_ones_predicted(tiny_config, image_folder, tmp_path):

@@ -1,12 +1,16 @@
 import json
 import re
 
+import jax.numpy as jnp
 import pytest
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from configs import common
-from flowers_jax import keras_models, reference, settings
+from flowers_jax import keras_models, models, optimizers, reference, settings
+from flowers_jax.models import layers
 from flowers_jax.process.errors import UserError
+from flowers_jax.runs import folder
 
 
 def test_all_faults_are_named_in_one_message():
@@ -46,6 +50,8 @@ def test_all_faults_are_named_in_one_message():
         ("data.dir", 3, "data.dir=3 is not text"),
         ("data.augment", {"zooom": 0.1}, "augment.zooom, did you mean data.augment.zoom?"),
         ("early_stopping.patience", 0, "early_stopping.patience=0 must not be less than 1"),
+        ("optimizer.nesterov", True, "there is no setting optimizer.nesterov"),
+        ("optimizer.weight_decay", 0.1, "weight_decay=0.1: adam takes beta_1, beta_2, epsilon"),
         ("num_replicas", 2, "there is no setting num_replicas"),
         ("seed", 2**32, "seed=4294967296 must be less than 4.29497e+09"),
         ("model_args", {"kernel": 5}, "base_cnn takes the arguments conv_dropout, last_kernel"),
@@ -55,7 +61,7 @@ def test_all_faults_are_named_in_one_message():
         ("on_non_finite", "skip", "on_non_finite='skip' is not one of stop, skip_step, ignore"),
         ("frozen", "block1_*", "frozen='block1_*' is not a tuple of names"),
         ("frozen", ("block1_*",), "frozen=block1_* matches no layer; base_cnn has Conv_0"),
-        ("init_from", "no.h5", "init_from='no.h5' is not a file"),
+        ("init_from", "no.h5", "init_from='no.h5' is neither a file nor a run folder"),
         ("aux_weight", 0.3, "aux_weight=0.3, but base_cnn has no auxiliary heads"),
         ("model", "googlenet", "aux_weight is not set, and googlenet has the heads main, aux1"),
         ("data.leaked", 80, "data.leaked=80 needs data.split='holdout'"),
@@ -85,7 +91,79 @@ def test_a_setting_that_is_left_out_has_its_default(key):
     for part in path:
         group = group[part]
     del group[last]
-    assert settings.check(config).to_dict() == common.get_config().to_dict()
+    assert settings.check(config).to_dict() == settings.check(common.get_config()).to_dict()
+
+
+def test_an_optimizer_has_its_own_defaults_and_refuses_the_arguments_of_others(monkeypatch):
+    monkeypatch.setitem(optimizers.OPTIMIZERS, "rmsprop", lambda schedule, rho=0.9: None)
+    assert settings.check(common.get_config()).optimizer.rho is None
+    config = common.get_config()
+    config.optimizer.name = "adadelta"
+    assert settings.check(config).optimizer.rho == 0.95
+    config.optimizer.name = "rmsprop"
+    assert settings.check(config).optimizer.rho == 0.9
+    config.optimizer.momentum = 0.5
+    with pytest.raises(UserError, match=r"optimizer.momentum=0.5: rmsprop takes rho"):
+        settings.check(config)
+
+
+def test_a_run_of_0_1_holds_the_arguments_of_all_optimizers_and_goes_on():
+    stored = json.loads(settings.check(common.get_config()).to_json())
+    now = settings.from_json(stored).to_dict()
+    stored["optimizer"] |= {"rho": 0.95, "momentum": 0.0, "initial_accumulator_value": 0.1}
+    assert settings.from_json(stored).to_dict() == now
+
+
+def test_a_removed_setting_and_a_changed_value_are_said_with_both_values(tmp_path):
+    stored = json.loads(settings.check(common.get_config()).to_json())
+    del stored["data"]["exif_orientation"]  # not known yet to the version that wrote it
+    old = settings.from_json(stored)
+    folder.require_same_settings(tmp_path, old, settings.check(common.get_config()))
+    stored |= {"label_smoothing": 0.1, "batch_size": 64}
+    with pytest.raises(UserError, match=r"batch_size was 64 and is 32; label_smoothing was 0.1 "):
+        folder.require_same_settings(
+            tmp_path, settings.from_json(stored), settings.check(common.get_config())
+        )
+
+
+class Lacking(layers.Classifier):
+    def __call__(self, images, train=False):
+        return images
+
+
+class NoLogits(layers.Classifier):
+    @nn.compact
+    def __call__(self, images, train=False, mask=None):
+        return nn.Dense(7, dtype=jnp.bfloat16)(layers.flatten(images))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Lacking, "the model mine __call__ takes no mask, see"),
+        (nn.Dense, "the model mine takes no num_classes, dtype and ops"),
+        (NoLogits, r"NoLogits gives the logits {'main': ((1, 7), 'bfloat16')}, but must give"),
+    ],
+)
+def test_what_a_model_lacks_is_named(monkeypatch, model, message):
+    monkeypatch.setitem(models.MODELS, "mine", model)
+    config = common.get_config()
+    config.model, config.image_size = "mine", 16
+    with pytest.raises(UserError, match=re.escape(message)):
+        settings.check(config)
+
+
+def test_a_defect_of_a_model_is_not_taken_for_a_small_image(monkeypatch):
+    class Broken(layers.Classifier):
+        @nn.compact
+        def __call__(self, images, train=False, mask=None):
+            raise ValueError("a mistake of mine")
+
+    monkeypatch.setitem(models.MODELS, "mine", Broken)
+    config = common.get_config()
+    config.model = "mine"
+    with pytest.raises(ValueError, match="a mistake of mine"):
+        settings.check(config)
 
 
 def test_ranges_of_the_augmentation_that_are_left_out_change_nothing():

@@ -7,7 +7,7 @@ import pytest
 from support import KEYS, make_batch, make_task
 
 from flowers_jax import step
-from flowers_jax.data.augment import Augmentation
+from flowers_jax.data import augment
 from flowers_jax.step import Metrics
 
 
@@ -59,7 +59,8 @@ def test_every_step_has_its_own_dropout_and_every_epoch_its_own_warp():
     )
 
     task, state = make_task("improvement_4", 64)  # no dropout: what differs is the warp
-    task = dataclasses.replace(task, augmentation=Augmentation(15.0, 0.1, True, False))
+    warp = augment.transforms({"rotation_degrees": 15.0, "zoom": 0.1, "horizontal_flip": True})
+    task = dataclasses.replace(task, augmentations=warp)
     sums, batch = zero(task), make_batch(4, 64)
     losses = [
         float(

@@ -1,3 +1,6 @@
+import logging
+import shutil
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -59,6 +62,27 @@ def test_a_run_starts_from_a_file_and_keeps_its_frozen_layers(keras_file, tiny_c
     for layer in ("Conv_0", "Conv_1"):
         jax.tree.map(np.testing.assert_array_equal, after["params"][layer], before[layer])
     assert not np.allclose(after["params"]["Dense_0"]["kernel"], before["Dense_0"]["kernel"])
+
+
+def test_a_run_starts_from_another_run_of_other_classes(
+    tiny_config, image_folder, tmp_path, caplog
+):
+    tiny_config.max_epochs = 1
+    train_and_evaluate(tiny_config, tmp_path / "first")
+    shutil.rmtree(image_folder / "green")
+    tiny_config.init_from, tiny_config.frozen = str(tmp_path / "first"), ("Conv_*",)
+    with caplog.at_level(logging.INFO):
+        train_and_evaluate(tiny_config, tmp_path / "second")
+    assert "the classifier Dense_1 begins anew" in caplog.text
+    before, after = (run.load(tmp_path / name).variables["params"] for name in ("first", "second"))
+    for layer in ("Conv_0", "Conv_1"):
+        jax.tree.map(np.testing.assert_array_equal, after[layer], before[layer])
+    assert after["Dense_1"]["kernel"].shape == (128, 2)
+    moved = np.abs(after["Dense_0"]["kernel"] - before["Dense_0"]["kernel"]).max()
+    assert 0 < moved < 0.05  # a few steps from there
+    tiny_config.model = "base_cnn"
+    with pytest.raises(UserError, match="is a run of pilot_cnn, and model='base_cnn'"):
+        train_and_evaluate(tiny_config, tmp_path / "third")
 
 
 def test_a_frozen_batch_normalisation_is_that_of_keras():

@@ -1,11 +1,15 @@
-"""Augmentation on the device: one random affine warp per image.
+"""Augmentation on the device: random changes of each training image.
 
 The warp is that of Keras' `ImageDataGenerator` (`apply_affine_transform`, then flips), which the
 study's improvement 5 used: rotation about the image centre, a zoom factor per axis, bilinear
 sampling; pixels outside repeat the nearest edge.
 """
 
-import dataclasses
+import inspect
+import zlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,40 +17,83 @@ from jaxtyping import Array, Bool, Float, Int, Key, Real
 
 Matrix = Float[Array, "2 2"]  # maps centred output (row, column) to input
 Image = Real[Array, "height width 3"]
+# From a float32 image of pixels 0..255 and a key to an image of the same shape.
+Transform = Callable[[Image, Key[Array, ""]], Image]
 
 
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """Ranges of the random warp.
+def warp_randomly(
+    image: Image,
+    key: Key[Array, ""],
+    rotation_degrees: float = 0.0,
+    zoom: float = 0.0,
+    horizontal_flip: bool = False,
+    vertical_flip: bool = False,
+) -> Image:
+    """One random affine warp about the centre.
 
-    Attributes:
+    Args:
+      image: pixels.
+      key: what it draws from.
       rotation_degrees: the angle is uniform in +- this.
       zoom: each axis' factor is uniform in `[1 - zoom, 1 + zoom]`; below 1 magnifies.
       horizontal_flip: mirror left and right with probability 1/2.
       vertical_flip: mirror top and bottom with probability 1/2.
     """
-
-    rotation_degrees: float
-    zoom: float
-    horizontal_flip: bool
-    vertical_flip: bool
+    matrix = random_matrix(key, rotation_degrees, zoom, horizontal_flip, vertical_flip)
+    return warp(image, matrix)
 
 
-def random_matrix(key: Key[Array, ""], augmentation: Augmentation) -> Matrix:
+# A function of image, key and arguments, which become settings of `config.data.augment`. One whose
+# arguments all have their defaults is left out, so these must change nothing.
+AUGMENTATIONS: dict[str, Callable[..., Image]] = {"warp": warp_randomly}
+
+
+def arguments(name: str) -> dict[str, Any]:
+    """The settings of an augmentation, with their defaults."""
+    _, _, *parameters = inspect.signature(AUGMENTATIONS[name]).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+def transforms(settings: Mapping[str, Any]) -> tuple[Transform, ...]:
+    """What `config.data.augment` asks for, in the order of its keys."""
+    order = list(settings)
+    chosen = []
+    for name, function in AUGMENTATIONS.items():
+        own = arguments(name)
+        given = {key: settings[key] for key in own if settings.get(key, own[key]) != own[key]}
+        if given:
+            place = min(order.index(key) for key in given)
+            chosen.append((place, partial(_with_own_key, name, partial(function, **given))))
+    return tuple(transform for _, transform in sorted(chosen, key=lambda pair: pair[0]))
+
+
+def _with_own_key(name: str, transform: Transform, image: Image, key: Key[Array, ""]) -> Image:
+    # The draws of each are its own, whatever others there are; the warp, once the only one, draws
+    # from the image's key.
+    if name != "warp":
+        key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+    return transform(image, key)
+
+
+def random_matrix(
+    key: Key[Array, ""],
+    rotation_degrees: float,
+    zoom: float,
+    horizontal_flip: bool,
+    vertical_flip: bool,
+) -> Matrix:
     """A random warp about the centre."""
     keys = jax.random.split(key, 4)
-    limit = jnp.deg2rad(augmentation.rotation_degrees)
+    limit = jnp.deg2rad(rotation_degrees)
     angle = jax.random.uniform(keys[0], minval=-limit, maxval=limit)
-    zoom = jax.random.uniform(
-        keys[1], (2,), minval=1 - augmentation.zoom, maxval=1 + augmentation.zoom
-    )
+    factors = jax.random.uniform(keys[1], (2,), minval=1 - zoom, maxval=1 + zoom)
     flip = jnp.stack(
         [
-            jax.random.bernoulli(keys[2]) & augmentation.vertical_flip,
-            jax.random.bernoulli(keys[3]) & augmentation.horizontal_flip,
+            jax.random.bernoulli(keys[2]) & vertical_flip,
+            jax.random.bernoulli(keys[3]) & horizontal_flip,
         ]
     )
-    return affine_matrix(angle, zoom, flip)
+    return affine_matrix(angle, factors, flip)
 
 
 def affine_matrix(
@@ -82,20 +129,22 @@ def augment(
     images: Real[Array, "batch height width 3"],
     indices: Int[Array, " batch"],
     key: Key[Array, ""],
-    augmentation: Augmentation,
+    chosen: tuple[Transform, ...],
 ) -> Float[Array, "batch height width 3"]:
-    """Warps a batch at random.
+    """Changes a batch at random.
 
     Args:
       images: pixels 0..255.
-      indices: each image's place in the split: its warp depends on `key` and its index only, not on
-        the batch it is in.
+      indices: each image's place in the split: its change depends on `key` and its index only, not
+        on the batch it is in.
       key: of the epoch.
-      augmentation: the ranges.
+      chosen: see `transforms`.
     """
 
     def one(image: Image, index: Int[Array, ""]) -> Float[Array, "height width 3"]:
-        matrix = random_matrix(jax.random.fold_in(key, index), augmentation)
-        return warp(image.astype(jnp.float32), matrix)
+        image, own = image.astype(jnp.float32), jax.random.fold_in(key, index)
+        for transform in chosen:
+            image = transform(image, own)
+        return image
 
     return jax.vmap(one)(images, indices)

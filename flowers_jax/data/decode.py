@@ -10,9 +10,11 @@ import os
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
@@ -137,15 +139,7 @@ def decode(
     # Reading a pipe or a device would never end.
     is_file = [os.path.isfile(path) for path in paths]
     starts = [_start(path) if there else b"" for path, there in zip(paths, is_file, strict=True)]
-    turned = {i for i, start in enumerate(starts) if b"Exif" in start and is_turned(paths[i])}
-    if turned:
-        what = "turned" if exif_orientation else "read as they are stored, as in Keras"
-        log.info("%d images have an EXIF orientation: %s", len(turned), what)
-    jpegs = [
-        i
-        for i, start in enumerate(starts)
-        if start.startswith(b"\xff\xd8\xff") and not (exif_orientation and i in turned)
-    ]
+    jpegs = _jpegs(paths, starts, exif_orientation)
     bad = set(range(len(paths)))
     for read, chosen in ((jpeg, jpegs), (other, range(len(paths)))):
         remaining = [i for i in chosen if i in bad and is_file[i]]
@@ -157,18 +151,91 @@ def decode(
     return images, {i: reason(paths[i]) for i in sorted(bad)}
 
 
+def decode_few(
+    paths: Sequence[str], image_size: int, resize: str, exif_orientation: bool = False
+) -> tuple[UInt8[np.ndarray, "n size size 3"], dict[int, str]]:
+    """As `decode`, without TensorFlow, whose import takes longer than to decode a few images.
+
+    The pixels are the same, bit for bit; JPEGs that are odd or damaged are left to TensorFlow.
+    """
+    images = in_memory((len(paths), image_size, image_size, 3))
+    starts = [_start(path) if os.path.isfile(path) else b"" for path in paths]
+    jpegs = _jpegs(paths, starts, exif_orientation)
+    bad, odd = {}, []
+    for i, path in enumerate(paths):
+        try:
+            pixels = _jpeg_pixels(path, resize) if i in jpegs else read_rgb(path, exif_orientation)
+            (images[i],) = resize_pixels([pixels], image_size, resize)
+        except Exception:  # as in `decode`
+            if i in jpegs:
+                odd.append(i)
+            else:
+                bad[i] = reason(path)
+    if odd:
+        images[odd], unreadable = decode(
+            [paths[i] for i in odd], image_size, resize, exif_orientation=exif_orientation
+        )
+        bad |= {odd[i]: why for i, why in unreadable.items()}
+    return images, dict(sorted(bad.items()))
+
+
+def _jpeg_pixels(path: str, resize: str) -> UInt8[np.ndarray, "height width 3"]:
+    content = Path(path).read_bytes()
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
+    if height * width > MAX_PIXELS or colours not in ("YCbCr", "Gray"):
+        raise Unsupported
+    # TensorFlow's own choices: libjpeg's fast transform unless told otherwise, smooth chroma.
+    fast = resize == "bilinear"
+    return simplejpeg.decode_jpeg(content, "RGB", fastdct=fast, fastupsample=False)
+
+
 def resize_pixels(
     images: Iterable[UInt8[np.ndarray, "_ _ 3"]], image_size: int, resize: str
 ) -> UInt8[np.ndarray, "n size size 3"]:
-    """Resizes images of any sizes as `decode` does."""
-
-    def resized(image: np.ndarray) -> np.ndarray:
-        if image.shape == shape:
-            return image
-        return np.asarray(_RESIZES[resize](image, image_size))
-
+    """Resizes images of any sizes as `decode` does, bit for bit."""
+    resized = {"bilinear": _bilinear_in_numpy, "nearest": _nearest_in_numpy}[resize]
     shape = (image_size, image_size, 3)
-    return np.array([resized(image) for image in images], np.uint8).reshape(-1, *shape)
+    chosen = [image if image.shape == shape else resized(image, image_size) for image in images]
+    return np.array(chosen, np.uint8).reshape(-1, *shape)
+
+
+def _bilinear_in_numpy(image: np.ndarray, size: int) -> np.ndarray:
+    def samples(length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        scale = np.float32(length) / np.float32(size)
+        centres = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
+        low = np.floor(centres)
+        last = np.minimum(np.ceil(centres), length - 1)
+        return np.maximum(low, 0).astype(int), last.astype(int), centres - low
+
+    (top, bottom, down), (left, right, along) = map(samples, image.shape[:2])
+    along, down = along[:, None], down[:, None, None]
+
+    def row(pixels: np.ndarray) -> np.ndarray:
+        return pixels[:, left] + (pixels[:, right] - pixels[:, left]) * along
+
+    above, below = (row(image[rows].astype(np.float32)) for rows in (top, bottom))
+    return np.rint(above + (below - above) * down).astype(np.uint8)
+
+
+def _nearest_in_numpy(image: np.ndarray, size: int) -> np.ndarray:
+    for axis in (0, 1):
+        step = image.shape[axis] / size
+        samples = np.cumsum([step / 2, *[step] * (size - 1)])
+        image = image.take(samples.astype(int), axis=axis)
+    return image
+
+
+def _jpegs(paths: Sequence[str], starts: Sequence[bytes], exif_orientation: bool) -> list[int]:
+    """Which files are JPEGs that need not be turned; the log counts those that could be."""
+    turned = {i for i, start in enumerate(starts) if b"Exif" in start and is_turned(paths[i])}
+    if turned:
+        what = "turned" if exif_orientation else "read as they are stored, as in Keras"
+        log.info("%d images have an EXIF orientation: %s", len(turned), what)
+    return [
+        i
+        for i, start in enumerate(starts)
+        if start.startswith(b"\xff\xd8\xff") and not (exif_orientation and i in turned)
+    ]
 
 
 def _batches(

@@ -5,6 +5,7 @@ An image folder has one sub-folder per class. Files are listed, ordered and spli
 """
 
 import dataclasses
+import glob
 import logging
 import os
 import sys
@@ -161,6 +162,25 @@ def _top(root: Path) -> tuple[Path, list[Path]]:
     if len(folders) == 1 and (inner := _subfolders(folders[0])):
         return folders[0], inner
     return root, folders
+
+
+def image_paths(name: str) -> Iterator[str]:
+    """The files that an argument names: a file, those below a folder, or those of a glob.
+
+    Raises:
+      UserError: a folder or a glob without images.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        yield from images_below(path)
+    elif path.exists() or not glob.has_magic(name):
+        yield str(path)
+    else:
+        found = sorted(glob.glob(str(path), recursive=True))
+        if not found:
+            raise UserError(f"no file matches {name!r}.")
+        for match in found:
+            yield from images_below(match) if Path(match).is_dir() else [match]
 
 
 def _require_classes(

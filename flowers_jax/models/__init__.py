@@ -1,13 +1,25 @@
-"""The study's architectures by name.
+"""The architectures by name, and what each must fulfil.
 
-A model is a `layers.Classifier`: `model.apply(variables, images, train=False)` takes scaled float
-images and gives float32 logits `[batch, num_classes]`; `heads` gives them by head, the main one
-first. In training `mask` leaves padding out of batch normalisation, and the collections
-`batch_stats` (mutable) and `dropout` (a key) are at its disposal.
+A model is a `layers.Classifier` and has one line in `MODELS`; `defects` and the tests of the table
+hold it to this contract:
+
+- Calling it with scaled float images `[batch, height, width, 3]` gives float32 logits
+  `[batch, num_classes]`, also where `dtype`, that of the computation, is narrower; parameters are
+  float32. `heads` gives the logits by head; their names are `HEADS`, the main one first.
+- `train` is false unless given: then there is no dropout, and batch normalisation uses its running
+  statistics. In training the collection `batch_stats` is mutable, and keys come from `dropout`.
+- `mask` tells which samples are real. Batch normalisation must leave the others out
+  (`layers.batch_norm` does), so padding changes neither logits nor statistics of real samples.
+- Convolutions and pools take their kernels from `ops` (`layers.conv`, `layers.max_pool`), and an
+  image of which nothing is left raises `layers.ImageTooSmall`, as these do.
+
+Further attributes of the module are arguments, given as `config.model_args`.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax
@@ -75,6 +87,24 @@ def arguments(name: str) -> list[str]:
     return [field.name for field in own if field.name not in shared]
 
 
+def defects(name: str) -> list[str]:
+    """What the architecture lacks to be trained, as far as its signature tells."""
+    try:
+        model = MODELS[name](num_classes=2, dtype=jnp.float32, ops=ops.PLAIN)
+    except TypeError as error:
+        return [f"takes no num_classes, dtype and ops ({error})"]
+    if not isinstance(model, Classifier):
+        return ["is not a layers.Classifier"]
+    found = []
+    method = (
+        type(model).heads if type(model).heads is not Classifier.heads else type(model).__call__
+    )
+    for argument in ("train", "mask"):
+        if argument not in inspect.signature(method).parameters:
+            found.append(f"{method.__name__} takes no {argument}")
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class Shapes:
     """The arrays of a model at one image size.
@@ -95,11 +125,20 @@ def shapes(model: Classifier, image_size: int) -> Shapes:
 
     Raises:
       layers.ImageTooSmall: nothing is left of the image before it reaches the classifier.
+      UserError: its heads or logits are not those of the contract.
     """
 
     def trace(model: Classifier) -> Variables:
         images = jnp.zeros((1, image_size, image_size, 3))
-        return jax.eval_shape(model.clone(ops=ops.PLAIN).init, jax.random.key(0), images)
+        init = partial(model.clone(ops=ops.PLAIN).init_with_output, method="heads")
+        logits, variables = jax.eval_shape(init, jax.random.key(0), images)
+        found = {head: (leaf.shape, leaf.dtype.name) for head, leaf in logits.items()}
+        expected = dict.fromkeys(model.HEADS, ((1, model.num_classes), "float32"))
+        if found != expected:
+            raise UserError(
+                f"{type(model).__name__} gives the logits {found}, but must give {expected}."
+            )
+        return variables
 
     variables = trace(model)
     flat = flax.traverse_util.flatten_dict(variables)

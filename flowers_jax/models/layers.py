@@ -18,7 +18,7 @@ Images = Float[Array, "batch height width channels"]
 Features = Float[Array, "batch features"]
 Logits = Float[Array, "batch classes"]
 Mask = Bool[Array, " batch"]
-Layer = Callable[[Images], Images]
+Layer = Callable[[jax.Array], jax.Array]
 
 # Keras' defaults; Flax's are lecun_normal, momentum 0.99 and epsilon 1e-5.
 INITIALIZERS = {
@@ -79,6 +79,7 @@ def conv(
     ops: Ops,
     dtype: DTypeLike,
     initializer: str = "glorot_uniform",
+    use_bias: bool = True,
     name: str | None = None,
 ) -> nn.Conv:
     """Square convolution."""
@@ -87,6 +88,7 @@ def conv(
         (kernel, kernel),
         (stride, stride),
         padding,
+        use_bias=use_bias,
         dtype=dtype,
         kernel_init=INITIALIZERS[initializer],
         conv_general_dilated=ops.conv_general_dilated,
@@ -99,26 +101,40 @@ def dense(
     *,
     dtype: DTypeLike,
     initializer: str = "glorot_uniform",
+    use_bias: bool = True,
     name: str | None = None,
 ) -> nn.Dense:
     """Fully connected layer."""
-    return nn.Dense(features, dtype=dtype, kernel_init=INITIALIZERS[initializer], name=name)
+    kernel_init = INITIALIZERS[initializer]
+    return nn.Dense(features, use_bias=use_bias, dtype=dtype, kernel_init=kernel_init, name=name)
 
 
-def batch_norm(*, train: bool, mask: Mask | None, dtype: DTypeLike) -> Layer:
+def batch_norm(
+    *,
+    train: bool,
+    mask: Mask | None,
+    dtype: DTypeLike,
+    momentum: float = BATCH_NORM_MOMENTUM,
+    name: str | None = None,
+) -> Layer:
     """Batch normalisation over the samples where `mask` is true; None means all.
 
     The variance is biased in the batch and in the running statistics, and computed in two passes,
     as in Keras 3.
     """
     layer = nn.BatchNorm(
-        momentum=BATCH_NORM_MOMENTUM,
+        momentum=momentum,
         epsilon=BATCH_NORM_EPSILON,
         use_fast_variance=False,
         dtype=dtype,
+        name=name,
     )
-    image_mask = None if mask is None else mask[:, None, None, None]
-    return lambda x: layer(x, use_running_average=not train, mask=image_mask)
+
+    def normalise(x: jax.Array) -> jax.Array:
+        own = None if mask is None else mask.reshape(-1, *(1,) * (x.ndim - 1))
+        return layer(x, use_running_average=not train, mask=own)
+
+    return normalise
 
 
 def max_pool(

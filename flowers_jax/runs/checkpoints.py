@@ -44,6 +44,10 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=LatestN(2), read_only=read_only, create=not read_only
             ),
+            item_handlers={
+                **{name: ocp.StandardCheckpointHandler() for name in ("state", "best", "epoch")},
+                "progress": ocp.JsonCheckpointHandler(),
+            },
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -88,7 +92,7 @@ class Checkpoints:
           trees: arrays or `jax.ShapeDtypeStruct`s of the expected shapes and shardings.
 
         Raises:
-          UserError: there are some, and none can be read.
+          UserError: there are some, and none can be read, or they hold other arrays.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, trees)
         unreadable = {}
@@ -103,6 +107,7 @@ class Checkpoints:
                 )
                 progress = json.loads(restored.progress["json"])
             except (ValueError, KeyError, OSError, TypeError) as error:
+                self._require_same_arrays(number, abstract)
                 unreadable[number] = str(error).splitlines()[0][:200]
                 continue
             for broken, reason in unreadable.items():
@@ -120,6 +125,32 @@ class Checkpoints:
                 "train anew with --restart."
             )
         return None
+
+    def _require_same_arrays(self, number: int, trees: Trees) -> None:
+        """Raises UserError if an undamaged checkpoint holds other arrays than these."""
+        try:
+            stored = self._manager.item_metadata(number)
+            theirs = _shapes({name: stored[name].tree for name in trees})
+        except Exception:  # damaged, in any way
+            return
+        differing = sorted(_shapes(trees).items() ^ theirs.items())
+        if differing:
+            shown = ", ".join(dict.fromkeys(name for name, _ in differing[:5]))
+            raise UserError(
+                f"the checkpoint {self._manager.directory / str(number)} is whole, but was written "
+                f"with another model, optimizer or table of metrics (differing: {shown}); take the "
+                "code and settings that wrote it, or train anew with --restart."
+            )
+
+
+def _shapes(tree: Trees) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays, by their path."""
+
+    def name(key: Any) -> str:  # noqa: ANN401
+        return str(next(getattr(key, a) for a in ("key", "name", "idx") if hasattr(key, a)))
+
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
+    return {"/".join(map(name, path)): tuple(leaf.shape) for path, leaf in leaves}
 
 
 @contextlib.contextmanager

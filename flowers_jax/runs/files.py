@@ -50,6 +50,11 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> Any:  # noqa: ANN401
+    """What the file holds; None if there is no such file."""
+    return json.loads(path.read_text("utf-8")) if path.exists() else None
+
+
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     """Writes rows under a header, numbers in full precision."""
     buffer = io.StringIO()

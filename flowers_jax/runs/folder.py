@@ -83,8 +83,7 @@ def _read_json(workdir: Path, name: str) -> Any:  # noqa: ANN401
 
 def read_summary(workdir: Path) -> Summary | None:
     """What `summary.json` holds; None if the run is not finished."""
-    path = workdir / "summary.json"
-    return json.loads(path.read_text("utf-8")) if path.exists() else None
+    return files.read_json(workdir / "summary.json")
 
 
 def json_config(config: ConfigDict) -> dict[str, Any]:

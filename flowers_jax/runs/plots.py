@@ -121,6 +121,24 @@ def compare(histories: Mapping[str, Sequence[History]], title: str) -> Figure:
     return figure
 
 
+def batch(images: np.ndarray, titles: Sequence[str]) -> Figure:
+    """Up to 32 images, float `[n, height, width, 3]`, as a network sees them, under their classes.
+
+    One linear scale for all: their least value is black and their largest white.
+    """
+    images = np.asarray(images[:32], np.float32)
+    low, high = float(images.min()), float(images.max())
+    rows = -(-len(images) // 8)
+    figure = Figure(figsize=(11, 0.6 + 1.5 * rows), layout="constrained")
+    figure.suptitle(f"the first batch; values from {low:.3g} to {high:.3g}")
+    for axes in (grid := figure.subplots(rows, 8, squeeze=False).ravel()):
+        axes.axis("off")
+    for axes, image, title in zip(grid, images, titles, strict=False):
+        axes.imshow((image - low) / max(high - low, 1e-9))
+        axes.set_title(title, fontsize=8, parse_math=False)
+    return figure
+
+
 # More classes do not fit a picture that one can read.
 MAX_CLASSES = 25
 

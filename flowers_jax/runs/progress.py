@@ -7,6 +7,7 @@ import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from flowers_jax import metrics
 from flowers_jax.early_stopping import EarlyStopping
 from flowers_jax.runs.history import Row
 from flowers_jax.runs.notebook import NotebookDisplay
@@ -60,9 +61,9 @@ class EpochBar:
                 self._finish_step()
             self._notebook.show(self._progress)
 
-    def advance(self, metrics: Metrics) -> None:
+    def advance(self, epoch: Metrics) -> None:
         """Notes that a step was dispatched, and waits for the one `AHEAD` steps before."""
-        self._dispatched.append(metrics)
+        self._dispatched.append(epoch)
         if len(self._dispatched) <= AHEAD:
             return
         self._finish_step()
@@ -95,8 +96,9 @@ def epoch_line(row: Row, max_epochs: int, num_images: int, stopping: EarlyStoppi
       stopping: after the epoch.
     """
     best = " (best)" if stopping.best_epoch == row["epoch"] else ""
+    names = ["loss", *metrics.METRICS]
+    values = " ".join(f"{p}{name} {row[p + name]:.4f}" for p in ("", "val_") for name in names)
     return (
-        f"epoch {row['epoch']}/{max_epochs}: loss {row['loss']:.4f} accuracy {row['accuracy']:.4f} "
-        f"val_loss {row['val_loss']:.4f} val_accuracy {row['val_accuracy']:.4f} "
+        f"epoch {row['epoch']}/{max_epochs}: {values} "
         f"{row['seconds']:.1f} s {num_images / row['seconds']:.0f} images/s{best}"
     )

@@ -6,6 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from flowers_jax.data.folder import ImageFolder
 from flowers_jax.process.errors import ResultsIncomplete
 from flowers_jax.runs import evaluate, files
 from flowers_jax.runs.evaluate import Evaluation
@@ -67,13 +70,24 @@ def write(
         except Exception as error:  # whatever it is, the training must not be lost with it
             log.debug("%s", name, exc_info=True)
             failed.append(f"{name} ({type(error).__name__}: {error})")
-    best = summary["best_epoch"]
-    accuracy = f"validation accuracy {100 * summary['best_val_accuracy']:.2f} %"
     log.info(
-        "best epoch %d of %d, %s; results in %s", best, summary["epochs_run"], accuracy, workdir
+        "best epoch %d of %d by %s, its validation accuracy %.2f %%; results in %s",
+        summary["best_epoch"],
+        summary["epochs_run"],
+        summary["monitor"],
+        100 * summary["best_epoch_val_accuracy"],
+        workdir,
     )
     if failed:
         raise ResultsIncomplete(f"the run is trained, but not written: {'; '.join(failed)}.")
+
+
+def write_batch(workdir: Path, files_of_batch: ImageFolder, images: np.ndarray) -> None:
+    """Draws a batch as the network sees it, float `[n, height, width, 3]`, in `augmented.png`."""
+    from flowers_jax.runs import plots
+
+    names = [files_of_batch.class_names[label] for label in files_of_batch.labels]
+    files.write_figure(workdir / "augmented.png", plots.batch(images[: len(names)], names))
 
 
 def curves(summary: Summary, history: History, original: Original | None) -> "Figure":
