@@ -12,6 +12,7 @@ hold it to this contract:
   (`layers.batch_norm` does), so padding changes neither logits nor statistics of real samples.
 - Convolutions and pools take their kernels from `ops` (`layers.conv`, `layers.max_pool`), and an
   image of which nothing is left raises `layers.ImageTooSmall`, as these do.
+- `layers.feature_maps` gives the last feature maps a name, where Grad-CAM is wanted.
 
 Further attributes of the module are arguments, given as `config.model_args`.
 """
