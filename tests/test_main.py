@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import shlex
 import subprocess
@@ -20,13 +21,16 @@ from flowers_jax.train import train_and_evaluate
 
 
 @pytest.mark.versions
-def test_a_run_leaves_the_whole_run_folder(tiny_config, tmp_path):
+def test_a_run_leaves_the_whole_run_folder(tiny_config, tmp_path, caplog):
     tiny_config.study_run = "pilot_adadelta"
+    tiny_config.early_stopping.monitor, tiny_config.early_stopping.mode = "val_loss", "min"
     workdir = tmp_path / "run"
-    summary = train_and_evaluate(tiny_config, workdir)
+    with caplog.at_level(logging.INFO):
+        summary = train_and_evaluate(tiny_config, workdir)
     names = {path.name for path in workdir.iterdir()}
     assert {
         "config.json",
+        "augmented.png",
         "history.csv",
         "summary.json",
         "curves.png",
@@ -51,6 +55,11 @@ def test_a_run_leaves_the_whole_run_folder(tiny_config, tmp_path):
     assert [row["epoch"] for row in epochs] == [1, 2, 3]
     assert summary["best_val_accuracy"] == max(row["val_accuracy"] for row in epochs)
     assert epochs[-1]["loss"] < epochs[0]["loss"]
+    best = min(epochs, key=lambda row: row["val_loss"])
+    assert (summary["best_epoch"], summary["monitor"]) == (best["epoch"], "val_loss")
+    assert summary["best_epoch_val_accuracy"] == best["val_accuracy"]
+    said = f"best epoch {best['epoch']} of 3 by val_loss, its validation accuracy "
+    assert f"{said}{100 * best['val_accuracy']:.2f} %" in caplog.text
 
     # Three files hold the same predictions of the best weights.
     rows = list(csv.DictReader((workdir / "predictions.csv").open()))
