@@ -18,7 +18,7 @@ def test_a_snippet_has_at_most_15_lines():
     assert max(len(snippet.splitlines()) for snippet in SNIPPETS) <= 15
 
 
-def test_the_snippets_work(tmp_path, monkeypatch):
+def test_the_snippets_work(tmp_path, monkeypatch, capsys):
     tables = (models.MODELS, optimizers.OPTIMIZERS, optimizers.SCHEDULES)
     for table in (*tables, augment.AUGMENTATIONS, metrics.METRICS):
         for name in ("small", "lion", "linear", "brighten", "top2_accuracy"):
@@ -34,6 +34,9 @@ def test_the_snippets_work(tmp_path, monkeypatch):
     namespace = {}
     for snippet in SNIPPETS:
         exec(snippet, namespace)
+    shown = capsys.readouterr().out
+    assert "top2_accuracy 1.0000 val_loss" in shown
+    assert "val_top2_accuracy 1.0000" in shown
     rows = history.read(Path("runs/width_16"))
     assert rows[0]["val_top2_accuracy"] == rows[0]["top2_accuracy"] == 1  # of two classes
     stored = folder.read_config(Path("runs/width_16"))

@@ -39,16 +39,19 @@ class Checkpoints:
         self._every_seconds = 60 * every_minutes
         self._last_save = time.monotonic()
         self._read_only = read_only
-        self._manager = ocp.CheckpointManager(
-            (workdir / "checkpoints").absolute(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=LatestN(2), read_only=read_only, create=not read_only
-            ),
-            item_handlers={
-                **{name: ocp.StandardCheckpointHandler() for name in ("state", "best", "epoch")},
-                "progress": ocp.JsonCheckpointHandler(),
-            },
-        )
+        with _without_warnings():
+            self._manager = ocp.CheckpointManager(
+                (workdir / "checkpoints").absolute(),
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=LatestN(2), read_only=read_only, create=not read_only
+                ),
+                item_handlers={
+                    **{
+                        item: ocp.StandardCheckpointHandler() for item in ("state", "best", "epoch")
+                    },
+                    "progress": ocp.JsonCheckpointHandler(),
+                },
+            )
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -151,6 +154,21 @@ def _shapes(tree: Trees) -> dict[str, tuple[int, ...]]:
 
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
     return {"/".join(map(name, path)): tuple(leaf.shape) for path, leaf in leaves}
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """orbax warns that what is opened to be read cannot be written."""
+    logger = logging.getLogger("absl")
+
+    def is_error(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR
+
+    logger.addFilter(is_error)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_error)
 
 
 @contextlib.contextmanager
