@@ -1,14 +1,23 @@
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
+from jax.sharding import AxisType, Mesh
+from support import make_batch, make_task
 
 from flowers_jax import run, train
+from flowers_jax.data.batches import Batches
+from flowers_jax.data.folder import ImageFolder
 from flowers_jax.process.errors import UserError
 from flowers_jax.runs import history
+from flowers_jax.trainer import Trainer
 
 
 @pytest.mark.slow
@@ -61,6 +70,36 @@ def test_any_number_of_devices_gives_the_history_of_one(
     for found in histories[1:]:
         for column in ("loss", "accuracy", "val_loss", "val_accuracy"):
             assert found[column] == pytest.approx(histories[0][column], rel=1e-5)
+
+
+def trained_in_float64(num_devices):
+    """Parameters and running statistics after batches of 6, 6 and 3 samples."""
+    devices = np.array(jax.devices()[:num_devices])
+    mesh = Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
+    optimizer = {"name": "sgd", "learning_rate": 0.01}
+    task, state = make_task("improvement_4", 64, dtype="float64", optimizer=optimizer)
+    trainer = Trainer(task, 64, mesh)
+    to_float64 = {np.dtype(np.float32): np.float64}
+    state = jax.tree.map(lambda x: np.asarray(x, to_float64.get(x.dtype)), state)
+    state, metrics = trainer.replicate(state), trainer.zero_metrics()
+    images = make_batch(15, 64)
+    files = ImageFolder(("",) * 15, images["label"], ())
+    for batch in Batches(files, images["image"], np.arange(15), 6, mesh).epoch():
+        state, metrics = trainer.train_step(state, metrics, batch, trainer.keys(0, 1))
+    assert float(metrics.count) == 15
+    return jax.device_get(state.variables)
+
+
+# In float32 statistics of so few samples amplify rounding until the loss shows it.
+@pytest.mark.slow
+def test_eight_devices_take_the_steps_of_one_where_some_have_padding_only(monkeypatch):
+    monkeypatch.setenv("JAX_ENABLE_X64", "true")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "8")
+    monkeypatch.setenv("NPROC", "32")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        one, eight = process.map(trained_in_float64, (1, 8))
+    assert_close = partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12)
+    jax.tree.map(assert_close, eight, one)
 
 
 @pytest.mark.parametrize(
