@@ -1,6 +1,8 @@
 """The study's own networks: the pilot, the base CNN and its improvements.
 
 Convolutions are unpadded; batch normalisation follows the ReLU, which is the study's peculiarity.
+Where neither it nor `feature_maps` needs the ReLU's image, the ReLU follows the pool: the numbers
+and gradients are the same, in less memory.
 """
 
 from functools import partial
@@ -30,8 +32,7 @@ class PilotCNN(Classifier):
         dense = partial(layers.dense, dtype=self.dtype)
         dropout = partial(nn.Dropout, deterministic=not train)
 
-        x = nn.relu(conv(32, 3)(images))
-        x = max_pool(x, 2)
+        x = nn.relu(max_pool(conv(32, 3)(images), 2))
         x = feature_maps(nn.relu(conv(64, 3)(x)))
         x = max_pool(x, 2)
         x = dropout(0.25)(x)
@@ -68,10 +69,13 @@ class BaseCNN(Classifier):
                 return lambda x: x
             return layers.batch_norm(train=train, mask=mask, dtype=self.dtype)
 
-        x = norm()(nn.relu(conv(32, 3)(images)))
-        x = max_pool(x, 3 if self.batch_norm else 2)
-        x = norm()(nn.relu(conv(64, 3)(x)))
-        x = max_pool(x, 2)
+        def pooled(x: Images, window: int) -> Images:
+            if self.batch_norm:
+                return max_pool(norm()(nn.relu(x)), window)
+            return nn.relu(max_pool(x, window))
+
+        x = pooled(conv(32, 3)(images), 3 if self.batch_norm else 2)
+        x = pooled(conv(64, 3)(x), 2)
         if self.conv_dropout:
             x = dropout(self.conv_dropout)(x)
         x = feature_maps(norm()(nn.relu(conv(128, self.last_kernel)(x))))
@@ -94,12 +98,9 @@ class Improvement1(Classifier):
         dense = partial(layers.dense, dtype=self.dtype)
         dropout = partial(nn.Dropout, deterministic=not train)
 
-        x = nn.relu(conv(32, 3)(images))
-        x = max_pool(x, 2)
-        x = nn.relu(conv(64, 3)(x))
-        x = max_pool(x, 2)
-        x = nn.relu(conv(128, 5)(x))
-        x = max_pool(x, 2)
+        x = nn.relu(max_pool(conv(32, 3)(images), 2))
+        x = nn.relu(max_pool(conv(64, 3)(x), 2))
+        x = nn.relu(max_pool(conv(128, 5)(x), 2))
         x = feature_maps(nn.relu(conv(128, 3)(x)))
         x = max_pool(x, 2)
         x = flatten(x)
@@ -126,14 +127,11 @@ class GlobalPoolCNN(Classifier):
         dense = partial(layers.dense, dtype=self.dtype)
         dropout = partial(nn.Dropout, deterministic=not train)
 
-        x = nn.relu(conv(32, 3)(images))
-        x = max_pool(x, 2)
+        x = nn.relu(max_pool(conv(32, 3)(images), 2))
         x = dropout(0.5)(x)
-        x = nn.relu(conv(64, 3)(x))
-        x = max_pool(x, 2)
+        x = nn.relu(max_pool(conv(64, 3)(x), 2))
         x = dropout(0.5)(x)
-        x = nn.relu(conv(96, 3)(x))
-        x = max_pool(x, 2)
+        x = nn.relu(max_pool(conv(96, 3)(x), 2))
         x = dropout(0.5)(x)
         x = feature_maps(nn.relu(conv(self.last_features, self.last_kernel)(x)))
         x = max_pool(x, 2)
