@@ -351,6 +351,7 @@ def test_the_terminal_shows_our_own_lines_only(image_folder, tmp_path):
         "pilot_cnn",
         "compil",
         "epoch",
+        "validation: ",
     )
     assert all(line.startswith((*starts, "best epoch")) for line in done.stdout.splitlines())
     predicted = command("predict", f"--workdir={tmp_path / 'run'}", photograph)

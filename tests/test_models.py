@@ -294,3 +294,25 @@ def test_padding_changes_nothing_and_gradients_are_finite(name):
     ):
         assert np.isfinite(a).all()
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+
+
+def test_batch_normalisation_masks_features_as_it_masks_images():
+    class Norm(nn.Module):
+        @nn.compact
+        def __call__(self, x, mask=None):
+            return layers.batch_norm(train=True, mask=mask, dtype=jnp.float32, momentum=0.5)(x)
+
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6)), jnp.float32)
+    x = x.at[3].set(1e3)
+    mask = jnp.arange(4) < 3
+    scales = {"scale": jnp.ones(6), "bias": jnp.zeros(6)}
+    start = {"mean": jnp.zeros(6), "var": jnp.ones(6)}
+    variables = {"params": {"BatchNorm_0": scales}, "batch_stats": {"BatchNorm_0": start}}
+    for images in (x, x[:, None, None, :]):
+        out, updated = Norm().apply(variables, images, mask, mutable=["batch_stats"])
+        mean, var = x[:3].mean(axis=0), x[:3].var(axis=0)
+        expected = (x[:3] - mean) / np.sqrt(var + layers.BATCH_NORM_EPSILON)
+        np.testing.assert_allclose(out.reshape(4, 6)[:3], expected, rtol=1e-4, atol=1e-5)
+        statistics = updated["batch_stats"]["BatchNorm_0"]
+        np.testing.assert_allclose(statistics["mean"], 0.5 * mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(statistics["var"], 0.5 + 0.5 * var, rtol=1e-5)

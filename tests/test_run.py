@@ -110,7 +110,9 @@ def test_classes_are_matched_by_name(trained, images, tmp_path, caplog):
 
 
 def test_the_pictures_are_those_of_the_run_folder(trained):
-    loss, accuracy = trained.plot_curves().axes
+    figure = trained.plot_curves()
+    assert figure._repr_png_().startswith(b"\x89PNG")  # as notebooks show it
+    loss, accuracy = figure.axes
     shown = {line.get_label(): line.get_ydata() for line in loss.lines}
     np.testing.assert_array_equal(shown["training"], [row["loss"] for row in trained.history])
     assert accuracy.get_ylabel() == "accuracy"

@@ -140,7 +140,7 @@ class NoLogits(layers.Classifier):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (Lacking, "the model mine __call__ takes no mask, see"),
+        (Lacking, "the model mine __call__ takes no mask=None, see"),
         (nn.Dense, "the model mine takes no num_classes, dtype and ops"),
         (NoLogits, r"NoLogits gives the logits {'main': ((1, 7), 'bfloat16')}, but must give"),
     ],

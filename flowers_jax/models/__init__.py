@@ -100,9 +100,10 @@ def defects(name: str) -> list[str]:
     method = (
         type(model).heads if type(model).heads is not Classifier.heads else type(model).__call__
     )
-    for argument in ("train", "mask"):
-        if argument not in inspect.signature(method).parameters:
-            found.append(f"{method.__name__} takes no {argument}")
+    for argument, default in (("train", False), ("mask", None)):
+        parameter = inspect.signature(method).parameters.get(argument)
+        if parameter is None or parameter.default is not default:
+            found.append(f"{method.__name__} takes no {argument}={default}")
     return found
 
 

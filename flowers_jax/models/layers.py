@@ -130,8 +130,11 @@ def batch_norm(
         name=name,
     )
 
+    image_mask = None if mask is None else mask[:, None, None, None]
+
     def normalise(x: jax.Array) -> jax.Array:
-        own = None if mask is None else mask.reshape(-1, *(1,) * (x.ndim - 1))
+        of_features = image_mask is not None and x.ndim == 2
+        own = image_mask[:, :, 0, 0] if of_features else image_mask
         return layer(x, use_running_average=not train, mask=own)
 
     return normalise

@@ -1,18 +1,25 @@
 """The exceptions that are meant for people."""
 
 
-class UserError(Exception):
+class _Sentence(Exception):
+    """Notebooks show the sentence instead of a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
+
+class UserError(_Sentence):
     """The user's input is at fault: one sentence names the thing and says what to do.
 
     The commands print it and exit with status 2. Any other exception is a defect of this package.
     """
 
 
-class ResultsIncomplete(Exception):
+class ResultsIncomplete(_Sentence):
     """A run is trained, and some of its results could not be written; the sentence names them."""
 
 
-class Interrupted(Exception):
+class Interrupted(_Sentence):
     """A signal ended the run after its state was saved.
 
     Attributes:

@@ -1,15 +1,26 @@
 """Pictures of a run: learning curves, the confusion matrix, and how far its confidence holds."""
 
+import io
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
+import matplotlib.figure
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from flowers_jax import calibration
 from flowers_jax.runs.evaluate import Evaluation
 from flowers_jax.runs.history import History
+
+
+class Figure(matplotlib.figure.Figure):
+    """Matplotlib's figure, which notebooks show without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
 
 TRAINING, VALIDATION = "tab:blue", "tab:orange"
 # A run of the study: its logged columns.
