@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from flowers_jax import run
+from flowers_jax import calibration, run
 from flowers_jax.data import decode, folder
 from flowers_jax.process import command
 from flowers_jax.process.errors import ResultsIncomplete, UserError
@@ -19,7 +19,14 @@ from flowers_jax.runs import evaluate, files
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder with the weights.")
 _JSON = flags.DEFINE_bool("json", False, "Print JSON.")
+_THRESHOLD = flags.DEFINE_float(
+    "threshold", 0.0, "Say unsure where no class is as probable.", lower_bound=0, upper_bound=1
+)
+_TTA = flags.DEFINE_bool("tta", False, "Average over the flips that the training used.")
 _OUTPUT = flags.DEFINE_string("output", None, "Write a table (CSV) to this file instead.")
+
+
+UNSURE = "unsure"  # instead of a class
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -27,11 +34,16 @@ def main(arguments: Sequence[str]) -> None:
     if _WORKDIR.value is None or not arguments[1:]:
         raise UserError("give a run and images: --workdir=runs/quickstart IMAGE|FOLDER...")
     paths = list(dict.fromkeys(path for name in arguments[1:] for path in folder.image_paths(name)))
-    trained = run.load(_WORKDIR.value)
+    trained = run.load(_WORKDIR.value, _TTA.value)
     probabilities, bad = trained.predict_files(paths)
+    if trained.temperature is None:
+        why = "it is not finished, or older than temperatures"
+        print(f"{trained.workdir} has no temperature ({why}): not calibrated", file=sys.stderr)
+    else:
+        probabilities = calibration.calibrate(probabilities, trained.temperature)
     names = trained.class_names
     good = [
-        (path, names[max(range(len(row)), key=row.__getitem__)], row)
+        (path, names[row.index(max(row))] if max(row) >= _THRESHOLD.value else UNSURE, row)
         for path, row in zip(paths, probabilities.tolist(), strict=True)
         if not math.isnan(row[0])
     ]

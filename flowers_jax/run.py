@@ -61,6 +61,11 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.workdir)!r}: {self.config.model}, {len(self.history)} epochs)"
 
+    @property
+    def temperature(self) -> float | None:
+        """That calibrates the probabilities; None where the run is not finished, or an older one."""
+        return (self.summary or {}).get("temperature")
+
     def predict(self, images: Images) -> Float[np.ndarray, "n classes"]:
         """Class probabilities of images, which are decoded, resized and scaled as in training.
 
@@ -270,16 +275,23 @@ def fit(config: ConfigDict, workdir: str | Path) -> Run:
     return load(workdir)
 
 
-def load(workdir: str | Path) -> Run:
+def load(workdir: str | Path, tta: bool = False) -> Run:
     """Reads a run folder.
 
+    Args:
+      workdir: the run folder.
+      tta: average the probabilities over the flips that the training used, as `config.eval_tta`.
+
     Raises:
-      UserError: it holds no weights.
+      UserError: it holds no weights, or there are no such flips.
     """
     backend.use_compilation_cache()
     workdir = Path(workdir).expanduser()
     mesh = create_mesh()
     config, class_names, variables = weights.read(workdir, mesh)
+    if tta and not settings.flips(config):
+        raise UserError(f"{workdir} was trained without flips, so there are none to average over.")
+    config.eval_tta = config.eval_tta or tta
     trainer = Trainer(create_task(config, len(class_names)), config.image_size, mesh)
     return Run(
         workdir,

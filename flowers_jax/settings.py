@@ -56,6 +56,16 @@ def integer(least: int, below: float = math.inf) -> Rule:
     return lambda value: "is not an integer" if type(value) is not int else bounds(value)
 
 
+def class_weights(value: Any) -> str | None:  # noqa: ANN401
+    """'balanced', or a positive number for each class."""
+    positive = number(above=0)
+    if value == "balanced" or (
+        type(value) in (tuple, list) and value and not any(positive(v) for v in value)
+    ):
+        return None
+    return "is neither 'balanced' nor a tuple of numbers above 0"
+
+
 TEXT = kind(str, name="text")
 FLAG = kind(bool, name="True or False")
 GROUP = kind(ConfigDict, name="a group of settings")
@@ -118,6 +128,8 @@ SETTINGS: dict[str, Setting] = {
     "loss": Setting("cross_entropy", choice(LOSSES)),
     # Of GoogLeNet's auxiliary heads: 1.0 in the study, 0.3 in the paper.
     "aux_weight": Setting(None, number(least=0), float),
+    "class_weights": Setting(None, class_weights, object),  # 'balanced', or one per class
+    "eval_tta": Setting(False, FLAG),  # averages over the flips of data.augment where it evaluates
     "optimizer": Setting({}, GROUP),
     "optimizer.name": Setting("adam", choice(optimizers.OPTIMIZERS)),
     "optimizer.learning_rate": Setting(0.001, number(above=0)),
@@ -269,6 +281,8 @@ def _combined_faults(config: ConfigDict) -> Iterator[str]:
     if jax.process_count() > 1 and config.data.cache not in ("auto", "device"):
         yield f"data.cache={config.data.cache!r} needs a single process; several need 'device'"
     yield from _faults_of_split(config.data)
+    if config.eval_tta and not flips(config):
+        yield "eval_tta=True needs data.augment with a flip, to average over"
     taken = optimizers.arguments(config.optimizer.name)
     for key, value in config.optimizer.items():
         if _is_argument(key) and value is not None and key not in taken:
@@ -304,6 +318,12 @@ def _combined_faults(config: ConfigDict) -> Iterator[str]:
     if unknown:
         names = ", ".join(dict.fromkeys(layer[0] for layer in layers))
         yield f"frozen={', '.join(unknown)} matches no layer; {config.model} has {names}"
+
+
+def flips(config: ConfigDict) -> bool:
+    """Whether training mirrors some of the images."""
+    ranges = config.data.augment
+    return ranges is not None and (ranges.horizontal_flip or ranges.vertical_flip)
 
 
 def _faults_of_split(data: ConfigDict) -> Iterator[str]:

@@ -16,7 +16,7 @@ from flowers_jax import losses, metrics, transfer
 from flowers_jax.data import augment, scaling
 from flowers_jax.data.batches import Batch
 from flowers_jax.models import Variables
-from flowers_jax.models.layers import Classifier, Images
+from flowers_jax.models.layers import Classifier, Images, Logits
 
 Scalar = Float[Array, ""]
 
@@ -101,6 +101,8 @@ class Task:
       augmentations: of the training images, in order.
       frozen: names of the layers that keep their weights, see `transfer.is_frozen`.
       on_non_finite: 'stop', 'skip_step' or 'ignore', see `train_step`.
+      class_weights: of the classes in the loss of training; None for none.
+      views: flips whose probabilities are averaged where nothing is trained, see `augment.views`.
     """
 
     model: Classifier
@@ -111,6 +113,8 @@ class Task:
     augmentations: tuple[augment.Transform, ...]
     frozen: tuple[str, ...] = ()
     on_non_finite: str = "stop"
+    class_weights: tuple[float, ...] | None = None
+    views: tuple[tuple[int, ...], ...] = ((),)
 
 
 def create_state(task: Task, image_size: int, key: Key[Array, ""]) -> TrainState:
@@ -136,6 +140,7 @@ def train_step(
       with 'skip_step' the parameters and the sums stay as they were.
     """
     images = train_images(task, batch, keys)
+    loss = losses.weighted(task.loss, task.class_weights)
 
     def objective(params: Variables) -> tuple[Scalar, tuple[Metrics, Variables]]:
         params = transfer.stop_gradients(params, task.frozen)
@@ -149,7 +154,7 @@ def train_step(
                 rngs={"dropout": jax.random.fold_in(keys["dropout"], state.step)},
                 mutable=["batch_stats"],
             )
-        values = metrics.per_sample(logits, batch["label"], task.loss, task.aux_weight)
+        values = metrics.per_sample(logits, batch["label"], loss, task.aux_weight)
         of_batch = Metrics.zero(task.model.HEADS).add(values, batch["mask"])
         return of_batch.sums["loss"] / of_batch.count, (of_batch, updated)
 
@@ -188,8 +193,7 @@ def train_images(task: Task, batch: Batch, keys: Keys) -> Images:
 
 def eval_step(task: Task, variables: Variables, epoch: Metrics, batch: Batch) -> Metrics:
     """The epoch's metrics with this batch: no dropout, running statistics, all heads."""
-    images = scaling.scale(batch["image"], task.input_scaling)
-    logits = apply_heads(task, variables, images)
+    logits = inference(task, variables, batch["image"])
     values = metrics.per_sample(logits, batch["label"], task.loss, task.aux_weight)
     return epoch.add(values, batch["mask"])
 
@@ -198,8 +202,19 @@ def predict_step(
     task: Task, variables: Variables, images: UInt8[Array, "batch height width 3"]
 ) -> Float[Array, "batch classes"]:
     """Class probabilities, by the main head."""
-    logits = apply_heads(task, variables, scaling.scale(images, task.input_scaling))
-    return jax.nn.softmax(logits[task.model.HEADS[0]])
+    return jax.nn.softmax(inference(task, variables, images)[task.model.HEADS[0]])
+
+
+def inference(
+    task: Task, variables: Variables, images: UInt8[Array, "batch height width 3"]
+) -> dict[str, Logits]:
+    """`{head: logits}`; of several `task.views` the log of the mean probabilities."""
+    scaled = scaling.scale(images, task.input_scaling)
+    if task.views == ((),):
+        return apply_heads(task, variables, scaled)
+    of_views = [apply_heads(task, variables, jnp.flip(scaled, axes)) for axes in task.views]
+    logs = jax.tree.map(lambda *views: jax.nn.log_softmax(jnp.stack(views)), *of_views)
+    return jax.tree.map(lambda log: jax.nn.logsumexp(log, axis=0) - np.log(len(log)), logs)
 
 
 def apply_heads(task: Task, variables: Variables, images: Images, **options: Any) -> Any:  # noqa: ANN401

@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from flowers_jax import models, optimizers, reference, settings, weights
+from flowers_jax import losses, models, optimizers, reference, settings, weights
 from flowers_jax.data import batches, folder, sources, splits
 from flowers_jax.data.batches import Batches, Splits
 from flowers_jax.data.sources import DataSource
@@ -85,7 +85,8 @@ def _train(config: ConfigDict, workdir: Path, writes: bool) -> Summary:
         images.record(workdir, data.files)
 
     # Model
-    task = create_task(config, len(data.class_names), num_steps)
+    counts = data.train.files.counts()
+    task = create_task(config, len(data.class_names), num_steps, counts)
     options = backend.compiler_options(config.deterministic)
     trainer = Trainer(task, config.image_size, mesh, options)
     model = trainer.task.model
@@ -190,6 +191,7 @@ def load_data(config: ConfigDict, workdir: Path, mesh: Mesh) -> tuple[DataSource
             f"config.num_classes={config.num_classes}, but the data has {num_classes} classes; "
             "leave it unset or choose other data."
         )
+    losses.class_weights(config.class_weights, files.train.counts())  # refuses a wrong number
     data = batches.load(files, config, workdir, mesh)
     kinds = ("training", "validation", "test")
     counts = [f"{len(f)} {kind}" for f, kind in zip(data.files, kinds, strict=True) if f]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
 from flowers_jax import gradcam, losses, models, optimizers, transfer
@@ -44,8 +44,23 @@ def create_mesh() -> Mesh:
     return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
 
-def create_task(config: ConfigDict, num_classes: int, steps_per_epoch: int = 1) -> Task:
-    """The static part of the steps of a run; a schedule may need to know how many an epoch has."""
+def create_task(
+    config: ConfigDict,
+    num_classes: int,
+    steps_per_epoch: int = 1,
+    counts: Int[np.ndarray, " classes"] | None = None,
+) -> Task:
+    """The static part of the steps of a run.
+
+    Args:
+      config: of the run.
+      num_classes: in the data.
+      steps_per_epoch: which a schedule may need to know.
+      counts: training images of each class, from which class weights may follow.
+
+    Raises:
+      UserError: the class weights are not as many as the classes.
+    """
     optimizer = optimizers.create_optimizer(config.optimizer, steps_per_epoch)
     if config.frozen:
         optimizer = transfer.freeze_optimizer(optimizer, config.frozen)
@@ -63,6 +78,8 @@ def create_task(config: ConfigDict, num_classes: int, steps_per_epoch: int = 1) 
         augmentations=augment.transforms(augmentation or {}),
         frozen=tuple(config.frozen),
         on_non_finite=config.on_non_finite,
+        class_weights=losses.class_weights(config.class_weights, counts),
+        views=augment.views(augmentation) if config.eval_tta else ((),),
     )
 
 

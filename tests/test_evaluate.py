@@ -105,14 +105,6 @@ def test_the_scores_of_each_split_are_those_of_scikit_learn():
         assert found["calibrated_calibration_error"] < found["calibration_error"]
 
 
-def test_the_interval_is_wilsons():
-    # From Wilson's formula, with z = 1.96.
-    z, p, n = 1.959964, 0.8, 100
-    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    assert evaluate.wilson(80, 100) == pytest.approx((centre - half, centre + half), abs=1e-6)
-
-
 def test_a_probability_of_zero_costs_much_and_not_everything():
     loss = evaluate.log_loss(np.array([[1.0, 0.0]], np.float32), np.array([1]))
     assert loss == pytest.approx(-np.log(np.finfo(np.float32).tiny))

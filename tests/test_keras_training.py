@@ -41,6 +41,7 @@ def float64():
         *((*model, name) for model in (("base_cnn", 64), ("alexnet", 99)) for name in RATES),
         # With this schedule the means of AlexNet's batch normalisation part by 1e-4 of themselves.
         ("base_cnn", 64, "scheduled adam"),
+        ("base_cnn", 64, "weighted sgd"),
     ],
 )
 def test_losses_and_weights_are_those_of_keras(model, size, optimizer):
@@ -60,7 +61,11 @@ def test_losses_and_weights_are_those_of_keras(model, size, optimizer):
         # Keras counts a boundary to the values before it.
         values = [rate, rate / 2, rate / 4]
         rate = keras.optimizers.schedules.PiecewiseConstantDecay([4, 9], values)
-    task = trainer.create_task(config, 5)
+    weights = None
+    if optimizer == "weighted sgd":
+        weights = dict(enumerate((0.5, 1.0, 4.0, 0.25, 1.5)))
+        config.class_weights = tuple(weights.values())
+    task = trainer.create_task(config, 5, np.ones(5, int))
     state = jax.jit(step.create_state, static_argnums=(0, 1))(task, size, jax.random.key(0))
     state = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, state)
 
@@ -78,7 +83,7 @@ def test_losses_and_weights_are_those_of_keras(model, size, optimizer):
         batch = {"image": image, "label": label, "index": np.arange(8), "mask": np.ones(8, bool)}
         with nn.intercept_methods(without_dropout):
             state, sums = take_step(task, state, Metrics.zero(("main",)), batch, KEYS)
-        expected = theirs.train_on_batch(image, label)
+        expected = theirs.train_on_batch(image, label, class_weight=weights)
         assert sums.averages()["loss"] == pytest.approx(float(expected), rel=1e-3), i
     ours = flax.traverse_util.flatten_dict(state.variables)
     expected = flax.traverse_util.flatten_dict(keras_weights.from_keras(theirs, model))

@@ -6,9 +6,14 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 import flowers_jax
+from flowers_jax import calibration
+from flowers_jax.data import decode
+from flowers_jax.process.errors import UserError
 
 
 def test_bad_files_are_named_and_the_good_ones_predicted(tiny_config, image_folder, tmp_path):
@@ -31,7 +36,7 @@ def test_bad_files_are_named_and_the_good_ones_predicted(tiny_config, image_fold
         if extra == ["--json"]:
             entries = json.loads(done.stdout)
     paths = sorted(str(path) for path in (image_folder / "red").glob("[0-9]*.png"))
-    expected = trained.predict(paths)
+    expected = calibration.calibrate(trained.predict(paths), trained.temperature)
     assert [entry["path"] for entry in entries] == paths
     rows = list(csv.DictReader(output.open()))
     assert [row["path"] for row in rows] == paths
@@ -42,3 +47,44 @@ def test_bad_files_are_named_and_the_good_ones_predicted(tiny_config, image_fold
             chances.tolist(), rel=1e-5
         )
         assert entry["class"] == row["predicted"] == ("blue", "green", "red")[chances.argmax()]
+
+
+def test_where_no_class_is_probable_enough_it_is_unsure(tiny_config, image_folder, tmp_path):
+    tiny_config.max_epochs = 1
+    tiny_config.data.augment = ConfigDict({"vertical_flip": True})
+    trained = flowers_jax.fit(tiny_config, tmp_path / "run")
+    paths = sorted(str(path) for path in image_folder.glob("*/*.png"))
+    chances = calibration.calibrate(trained.predict(paths), trained.temperature).max(axis=1)
+    threshold = float(np.median(chances))
+
+    def classes(*flags):
+        command = [sys.executable, "-m", "flowers_jax.predict", f"--workdir={trained.workdir}"]
+        done = subprocess.run([*command, *flags, *paths], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return [line.split(": ")[1].split(" (")[0] for line in done.stdout.splitlines()], done
+
+    found, done = classes(f"--threshold={threshold}")
+    assert 20 < found.count("unsure") < 40
+    assert [name == "unsure" for name in found] == (chances < threshold).tolist()
+    assert "not calibrated" not in done.stderr
+
+    # As a run of an earlier version left it.
+    summary = json.loads((trained.workdir / "summary.json").read_text())
+    del summary["temperature"]
+    (trained.workdir / "summary.json").write_text(json.dumps(summary))
+    found, done = classes("--tta", "--json")
+    assert "has no temperature (it is not finished, or older than temperatures)" in done.stderr
+    averaged = flowers_jax.run.load(trained.workdir, tta=True).predict(paths)
+    entries = json.loads(done.stdout)
+    ours = [list(entry["probabilities"].values()) for entry in entries]
+    np.testing.assert_allclose(ours, averaged, atol=1e-6)
+    flipped = [decode.read_rgb(path)[::-1] for path in paths]
+    expected = (trained.predict(paths) + trained.predict(np.array(flipped))) / 2
+    np.testing.assert_allclose(averaged, expected, atol=5e-3)  # flipped before it is resized
+
+
+def test_without_flips_in_training_there_is_nothing_to_average(tiny_config, tmp_path):
+    tiny_config.max_epochs = 1
+    flowers_jax.fit(tiny_config, tmp_path / "run")
+    with pytest.raises(UserError, match="was trained without flips"):
+        flowers_jax.run.load(tmp_path / "run", tta=True)

@@ -68,6 +68,9 @@ def test_all_faults_are_named_in_one_message():
         ("data.test_fraction", 0.2, "data.test_fraction=0.2 needs data.split='stratified'"),
         ("data.num_folds", 5, "data.num_folds=5 needs data.split='stratified'"),
         ("data.fold", 1, "data.fold=1 does not exist; needs num_folds"),
+        ("class_weights", "even", "class_weights='even' is neither 'balanced' nor a tuple"),
+        ("class_weights", (1.0, 0.0), "class_weights=(1.0, 0.0) is neither 'balanced' nor"),
+        ("eval_tta", True, "eval_tta=True needs data.augment with a flip"),
         ("optimizer.schedule", "cosine", "optimizer.schedule_args of cosine: cosine() missing"),
     ],
 )

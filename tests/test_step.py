@@ -15,9 +15,11 @@ def zero(task):
     return Metrics.zero(task.model.HEADS)
 
 
-def test_a_padded_batch_is_the_batch_without_its_padding():
+@pytest.mark.parametrize("weights", [None, (0.5, 1.0, 3.0, 0.2, 1.5)])
+def test_a_padded_batch_is_the_batch_without_its_padding(weights):
     # SGD: Adam would make a whole step of a gradient that is zero but for rounding.
     task, state = make_task("improvement_4", 64, optimizer={"name": "sgd", "learning_rate": 0.01})
+    task = dataclasses.replace(task, class_weights=weights)
     sums = zero(task)
     take_step = jax.jit(step.train_step, static_argnums=0)
     exact = take_step(task, state, sums, make_batch(6, 64), KEYS)
@@ -43,6 +45,46 @@ def test_metrics_are_means_over_the_samples_not_over_the_batches():
     means = sums.averages("val_")
     assert means["val_loss"] == pytest.approx(expected_loss, rel=1e-5)
     assert means["val_accuracy"] == pytest.approx((logits.argmax(1) == batch["label"]).mean())
+
+
+def test_class_weights_count_in_the_loss_of_training_only():
+    task, state = make_task("improvement_4", 64)
+    weights, batch = np.array([0.5, 1.0, 3.0, 0.2, 1.5]), make_batch(6, 64)
+    weighted = dataclasses.replace(task, class_weights=tuple(weights.tolist()))
+    take_step = jax.jit(step.train_step, static_argnums=0)
+    logits = task.model.apply(
+        state.variables,
+        jnp.asarray(batch["image"]) / 255.0,
+        train=True,
+        mask=batch["mask"],
+        mutable=["batch_stats"],
+    )[0]
+    of_samples = -jax.nn.log_softmax(logits)[np.arange(6), batch["label"]]
+    _, sums = take_step(weighted, state, zero(task), batch, KEYS)
+    expected = np.mean(of_samples * weights[batch["label"]])
+    assert sums.averages()["loss"] == pytest.approx(float(expected), rel=1e-4)
+    evaluate = jax.jit(step.eval_step, static_argnums=0)
+    with_weights, without = (
+        evaluate(t, state.variables, zero(t), batch).averages() for t in (weighted, task)
+    )
+    assert with_weights == without
+
+
+def test_several_views_are_averaged_where_nothing_is_trained():
+    task, state = make_task("pilot_cnn", 16)
+    flips = {"horizontal_flip": True, "vertical_flip": True, "zoom": 0.1}
+    both = dataclasses.replace(task, views=augment.views(flips))
+    batch = make_batch(5, 16)
+    pixels = batch["image"] / np.float32(255)
+    views = (pixels, pixels[:, ::-1], pixels[:, :, ::-1], pixels[:, ::-1, ::-1])
+    expected = np.mean([jax.nn.softmax(task.model.apply(state.variables, v)) for v in views], 0)
+    predicted = step.predict_step(both, state.variables, batch["image"])
+    np.testing.assert_allclose(predicted, expected, atol=1e-6)
+    averages = step.eval_step(both, state.variables, zero(task), batch).averages()
+    of_label = expected[np.arange(5), batch["label"]]
+    assert averages["loss"] == pytest.approx(-np.log(of_label).mean(), rel=1e-4)
+    assert augment.views(flips | {"vertical_flip": False}) == ((), (2,))
+    assert augment.views(None) == ((),)
 
 
 def test_every_step_has_its_own_dropout_and_every_epoch_its_own_warp():

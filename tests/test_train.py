@@ -42,6 +42,7 @@ def test_any_number_of_devices_gives_the_history_of_one(
         "optimizer.learning_rate": 0.01,
         "data.dir": image_folder,
         "data.validation_fraction": 0.25,
+        "class_weights": "(0.5, 1.0, 3.0)",
     }
     flags = [f"--config.{key}={value}" for key, value in settings.items()]
     histories = []

@@ -75,6 +75,18 @@ def _with_own_key(name: str, transform: Transform, image: Image, key: Key[Array,
     return transform(image, key)
 
 
+def views(settings: Mapping[str, Any] | None) -> tuple[tuple[int, ...], ...]:
+    """The flips that training may have used, none first, as axes of a batch of images.
+
+    Args:
+      settings: `config.data.augment`.
+    """
+    result: list[tuple[int, ...]] = [()]
+    for name, axis in (("horizontal_flip", 2), ("vertical_flip", 1)):
+        result += [(*axes, axis) for axes in result] if (settings or {}).get(name) else []
+    return tuple(result)
+
+
 def random_matrix(
     key: Key[Array, ""],
     rotation_degrees: float,
