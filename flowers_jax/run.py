@@ -63,7 +63,7 @@ class Run:
 
     @property
     def temperature(self) -> float | None:
-        """That calibrates the probabilities; None where the run is not finished, or an older one."""
+        """That calibrates the probabilities; None for a run that is unfinished or older."""
         return (self.summary or {}).get("temperature")
 
     def predict(self, images: Images) -> Float[np.ndarray, "n classes"]:

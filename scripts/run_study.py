@@ -5,7 +5,9 @@ python scripts/run_study.py --only='improvement_*,alexnet_sgd' --seeds=3 --jobs=
 Each run goes to runs/<study>/<config>/seed_<s>; the same command again skips what is finished and
 continues what was interrupted. The table is in runs/<study>/table.md and table.csv, also when the
 command is interrupted. Besides the study's runs --only knows those that the study left out, Adam
-and Adagrad with GoogLeNet. Several machines with a shared disk divide a study with --shard=1/3,
+and Adagrad with GoogLeNet. With --folds=5 every config is trained once for each of 5 folds of all
+images, and the table of runs/folds_5 has mean and deviation over the folds; beside it is the
+confusion matrix of all folds together. Several machines with a shared disk divide a study with --shard=1/3,
 --shard=2/3 and --shard=3/3.
 """
 
@@ -20,6 +22,18 @@ _ONLY = flags.DEFINE_list(
 _STUDY = flags.DEFINE_string(
     "study", None, "Name of the folder in runs/; default: study, or study_<N>_epochs."
 )
+_FOLDS = flags.DEFINE_integer(
+    "folds", None, "Cross-validate: train all of so many folds of each config.", lower_bound=2
+)
+
+
+def main() -> None:
+    """Runs what the flags say."""
+    if _FOLDS.value:
+        commands.cross_validate(_ONLY.value, _STUDY.value, _FOLDS.value)
+    else:
+        commands.study(_ONLY.value, _STUDY.value)
+
 
 if __name__ == "__main__":
-    commands.run(lambda: commands.study(_ONLY.value, _STUDY.value))
+    commands.run(main)

@@ -1,7 +1,8 @@
 """The commands that train many runs: their flags, run folders, tables and exit status.
 
 A run of the study goes to runs/<study>/<config>/seed_<s>, one of an ablation to
-runs/ablation_<name>/<variant>/seed_<s>; with --epochs the first folder's name ends in _<N>_epochs.
+runs/ablation_<name>/<variant>/seed_<s>, one of N folds to runs/folds_<N>/<config>/fold_<i>/seed_<s>;
+with --epochs the first folder's name ends in _<N>_epochs.
 """
 
 import fnmatch
@@ -17,7 +18,7 @@ from flowers_jax import reference
 from flowers_jax.process import command
 from flowers_jax.process.errors import UserError
 from flowers_jax.runs import files, folder, history, plots
-from flowers_jax.study import runner, table
+from flowers_jax.study import folds, runner, table
 from flowers_jax.study.runner import Failures, Run
 from flowers_jax.study.sweeps import Sweep, Variant
 
@@ -69,6 +70,31 @@ def study(patterns: Sequence[str] | None, name: str | None) -> None:
         print(f"the table is in {root / 'table.md'}")
 
     _train(root, {config: (config, {}) for config in select(patterns)}, write)
+
+
+def cross_validate(patterns: Sequence[str] | None, name: str | None, num_folds: int) -> None:
+    """Trains what is missing of all folds of the selected configs, and writes what they say."""
+    root = Path("runs") / name if name else _root(f"folds_{num_folds}")
+    configs = select(patterns)
+    changes = {"study_run": "", "data.split": "stratified", "data.leaked": 0}
+    changes |= {"data.num_folds": num_folds}
+
+    def write(runs: Runs, failures: Failures) -> None:
+        workdirs = {
+            config: [
+                run.workdir for group in runs.values() for run in group if run.config == config
+            ]
+            for config in configs
+        }
+        folds.write(root, workdirs, failures)
+        print(f"the table is in {root / 'table.md'}")
+
+    variants = {
+        f"{config}/fold_{fold}": (config, changes | {"data.fold": fold})
+        for config in configs
+        for fold in range(num_folds)
+    }
+    _train(root, variants, write)
 
 
 def select(patterns: Sequence[str] | None) -> list[str]:

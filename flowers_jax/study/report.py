@@ -52,11 +52,13 @@ def write(root: Path, image_folder: Path | None) -> int:
 def describe(root: Path, workdir: Path, image_roots: Sequence[Path]) -> dict[str, Any]:
     """What the template shows of one run."""
     summary = folder.read_summary(workdir) or {}
+    confidence = workdir / "confidence.png"  # older runs have none
     return {
         "name": workdir.relative_to(root).as_posix() if workdir != root else root.name,
         "summary": summary,
         "row": table.row(summary["config"]["study_run"], [summary]),
         "curves": _data_url((workdir / "curves.png").read_bytes()),
+        "confidence": _data_url(confidence.read_bytes()) if confidence.exists() else None,
         "confusion": _data_url((workdir / "confusion_matrix.png").read_bytes()),
         "mistakes": most_confident_mistakes(workdir, image_roots),
         "report": (workdir / "classification_report.txt").read_text("utf-8"),
