@@ -7,8 +7,8 @@ continues what was interrupted. The table is in runs/<study>/table.md and table.
 command is interrupted. Besides the study's runs --only knows those that the study left out, Adam
 and Adagrad with GoogLeNet. With --folds=5 every config is trained once for each of 5 folds of all
 images, and the table of runs/folds_5 has mean and deviation over the folds; beside it is the
-confusion matrix of all folds together. Several machines with a shared disk divide a study with --shard=1/3,
---shard=2/3 and --shard=3/3.
+confusion matrix of all folds together. Several machines with a shared disk divide a study with
+--shard=1/3, --shard=2/3 and --shard=3/3.
 """
 
 import clone  # noqa: F401

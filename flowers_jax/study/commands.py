@@ -1,8 +1,9 @@
 """The commands that train many runs: their flags, run folders, tables and exit status.
 
 A run of the study goes to runs/<study>/<config>/seed_<s>, one of an ablation to
-runs/ablation_<name>/<variant>/seed_<s>, one of N folds to runs/folds_<N>/<config>/fold_<i>/seed_<s>;
-with --epochs the first folder's name ends in _<N>_epochs.
+runs/ablation_<name>/<variant>/seed_<s>, one fold of N to
+runs/folds_<N>/<config>/fold_<i>/seed_<s>; with --epochs the first folder's name ends in
+_<N>_epochs.
 """
 
 import fnmatch
@@ -80,12 +81,8 @@ def cross_validate(patterns: Sequence[str] | None, name: str | None, num_folds: 
     changes |= {"data.num_folds": num_folds}
 
     def write(runs: Runs, failures: Failures) -> None:
-        workdirs = {
-            config: [
-                run.workdir for group in runs.values() for run in group if run.config == config
-            ]
-            for config in configs
-        }
+        every = [run for group in runs.values() for run in group]
+        workdirs = {c: [run.workdir for run in every if run.config == c] for c in configs}
         folds.write(root, workdirs, failures)
         print(f"the table is in {root / 'table.md'}")
 
