@@ -34,11 +34,11 @@ def test_the_folds_are_pooled(tmp_path):
     assert (named["accuracy"], named["sd"]) == ("90.00", "14.14")
     assert (named["lowest"], named["highest"], named["pooled"]) == ("80.00", "100.00", "90.00")
     assert named["test"] == "60.00"
-    assert named["run"] == "2 of 3 folds, failed"
+    assert named["run"] == "2 of 3 runs, failed"
     text = (tmp_path / "c" / "confusion_matrix.csv").read_text()
     assert text.splitlines()[1:] == ["x,9,1", "y,1,9"]
     [empty] = folds.write(tmp_path, {"c": [missing]}, [])
-    assert empty[-1] == "0 of 1 folds"
+    assert empty[-1] == "0 of 1 runs"
     assert len(empty) == len(folds.HEADER)
 
 
@@ -55,7 +55,7 @@ def test_every_image_is_predicted_in_one_fold(image_folder, tmp_path):
     assert done.returncode == 0, done.stderr
     root = tmp_path / "runs" / "folds_3_1_epochs"
     [row] = csv.DictReader((root / "table.csv").open())
-    assert (row["folds"], row["run"]) == ("3", "in full")
+    assert (row["runs"], row["run"]) == ("3", "in full")
     config = root / "improvement_2_gap"
     predicted = [
         line["path"]

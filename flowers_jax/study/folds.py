@@ -9,7 +9,7 @@ import numpy as np
 from flowers_jax.runs import evaluate, files, folder, plots
 
 HEADER = [
-    *("config", "folds", "accuracy", "sd", "lowest", "highest"),
+    *("config", "runs", "accuracy", "sd", "lowest", "highest"),
     *("pooled", "95 % from", "to", "test", "run"),
 ]
 
@@ -21,7 +21,7 @@ def write(
 
     Args:
       root: where to.
-      workdirs: run folders of the folds of each config.
+      workdirs: run folders of all folds of each config, of one seed or more.
       failures: those that failed.
 
     Returns:
@@ -38,14 +38,14 @@ def write(
 
 def _row(root: Path, config: str, folds: Sequence[Path], failures: set[Path]) -> list[str]:
     finished = [path for path in folds if folder.read_summary(path)]
-    state = "in full" if len(finished) == len(folds) else f"{len(finished)} of {len(folds)} folds"
+    state = "in full" if len(finished) == len(folds) else f"{len(finished)} of {len(folds)} runs"
     if not failures.isdisjoint(folds):
         state += ", failed"
     if not finished:
         return [config, "0", *[""] * (len(HEADER) - 3), state]
-    matrix = sum(evaluate.read_confusion_matrix(path) for path in finished)
+    matrix = np.sum([evaluate.read_confusion_matrix(path) for path in finished], axis=0)
     names = folder.read_class_names(finished[0])
-    target, title = root / config, f"{config}: {matrix.sum()} images of {len(finished)} folds"
+    target, title = root / config, f"{config}: {matrix.sum()} answers of {len(finished)} runs"
     evaluate.write_confusion_matrix(target / "confusion_matrix.csv", matrix, names)
     figure = plots.confusion_matrix(matrix, names, title)
     files.write_figure(target / "confusion_matrix.png", figure)
