@@ -30,7 +30,12 @@ def weighted(loss: Loss, weights: Sequence[float] | None) -> Loss:
     """The loss times the weight of the label, as Keras' `class_weight`: weights change its mean."""
     if weights is None:
         return loss
-    return lambda logits, labels: loss(logits, labels) * jnp.array(weights)[labels]
+
+    def weighted_loss(logits: Logits, labels: Labels) -> PerSample:
+        values = loss(logits, labels)
+        return values * jnp.array(weights, values.dtype)[labels]
+
+    return weighted_loss
 
 
 def class_weights(
