@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from flowers_jax import gradcam, reference, weights
-from flowers_jax.data import decode
+from flowers_jax.data import augment, decode
 from flowers_jax.data import folder as image_folder
 from flowers_jax.data.batches import Batches
 from flowers_jax.data.folder import ImageFolder
@@ -289,7 +289,7 @@ def load(workdir: str | Path, tta: bool = False) -> Run:
     workdir = Path(workdir).expanduser()
     mesh = create_mesh()
     config, class_names, variables = weights.read(workdir, mesh)
-    if tta and not settings.flips(config):
+    if tta and augment.views(config.data.augment) == ((),):
         raise UserError(f"{workdir} was trained without flips, so there are none to average over.")
     config.eval_tta = config.eval_tta or tta
     trainer = Trainer(create_task(config, len(class_names)), config.image_size, mesh)

@@ -281,7 +281,7 @@ def _combined_faults(config: ConfigDict) -> Iterator[str]:
     if jax.process_count() > 1 and config.data.cache not in ("auto", "device"):
         yield f"data.cache={config.data.cache!r} needs a single process; several need 'device'"
     yield from _faults_of_split(config.data)
-    if config.eval_tta and not flips(config):
+    if config.eval_tta and augment.views(config.data.augment) == ((),):
         yield "eval_tta=True needs data.augment with a flip, to average over"
     taken = optimizers.arguments(config.optimizer.name)
     for key, value in config.optimizer.items():
@@ -318,12 +318,6 @@ def _combined_faults(config: ConfigDict) -> Iterator[str]:
     if unknown:
         names = ", ".join(dict.fromkeys(layer[0] for layer in layers))
         yield f"frozen={', '.join(unknown)} matches no layer; {config.model} has {names}"
-
-
-def flips(config: ConfigDict) -> bool:
-    """Whether training mirrors some of the images."""
-    ranges = config.data.augment
-    return ranges is not None and (ranges.horizontal_flip or ranges.vertical_flip)
 
 
 def _faults_of_split(data: ConfigDict) -> Iterator[str]:

@@ -65,7 +65,7 @@ def test_losses_and_weights_are_those_of_keras(model, size, optimizer):
     if optimizer == "weighted sgd":
         weights = dict(enumerate((0.5, 1.0, 4.0, 0.25, 1.5)))
         config.class_weights = tuple(weights.values())
-    task = trainer.create_task(config, 5, np.ones(5, int))
+    task = trainer.create_task(config, 5, counts=np.ones(5, int))
     state = jax.jit(step.create_state, static_argnums=(0, 1))(task, size, jax.random.key(0))
     state = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, state)
 

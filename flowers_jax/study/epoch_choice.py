@@ -47,7 +47,9 @@ def train_with_predictions(run: Run) -> Right:
     mesh = create_mesh()
     _, data = train.load_data(config, out, mesh)
     counts = data.train.files.counts()
-    trainer = Trainer(create_task(config, len(counts), counts), config.image_size, mesh)
+    trainer = Trainer(
+        create_task(config, len(counts), len(data.train), counts), config.image_size, mesh
+    )
     state = train.start(config, trainer)
     with Checkpoints(out) as checkpoints:
         restored = checkpoints.restore({"state": state})
