@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from flowers_jax import settings, train
+from flowers_jax import settings, train, weights
 from flowers_jax.data import batches
 from flowers_jax.early_stopping import EarlyStopping
 from flowers_jax.ops import backend
@@ -46,11 +46,9 @@ def train_with_predictions(run: Run) -> Right:
     files.write_json(out / "config.json", folder.json_config(config))
     mesh = create_mesh()
     _, data = train.load_data(config, out, mesh)
-    counts = data.train.files.counts()
-    trainer = Trainer(
-        create_task(config, len(counts), len(data.train), counts), config.image_size, mesh
-    )
-    state = train.start(config, trainer)
+    task = create_task(config, len(data.class_names), len(data.train))
+    trainer = Trainer(task, config.image_size, mesh)
+    state = weights.initial_state(config, trainer)
     with Checkpoints(out) as checkpoints:
         restored = checkpoints.restore({"state": state})
         state = restored[0]["state"] if restored else state
