@@ -228,3 +228,15 @@ def test_an_image_too_small_for_the_model_is_refused_with_the_least_size(name):
         settings.check(config)
     config.image_size = least
     settings.check(config)
+
+
+def test_folds_and_fractions_that_do_not_exist_are_refused():
+    config = common.get_config()
+    config.data.update(split="stratified", num_folds=5, fold=5)
+    with pytest.raises(UserError, match=r"data.fold=5 does not exist; the folds are 0 to 4"):
+        settings.check(config)
+    config.data.update(fold=4, test_fraction=0.9)
+    settings.check(config)  # folds need no validation_fraction
+    config.data.update(num_folds=None, fold=0)
+    with pytest.raises(UserError, match=r"test_fraction=0.9 leave no training images"):
+        settings.check(config)
