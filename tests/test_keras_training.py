@@ -41,7 +41,7 @@ def float64():
         *((*model, name) for model in (("base_cnn", 64), ("alexnet", 99)) for name in RATES),
         # With this schedule the means of AlexNet's batch normalisation part by 1e-4 of themselves.
         ("base_cnn", 64, "scheduled adam"),
-        ("base_cnn", 64, "weighted sgd"),
+        ("base_cnn", 64, "weighted adam"),
     ],
 )
 def test_losses_and_weights_are_those_of_keras(model, size, optimizer):
@@ -62,7 +62,7 @@ def test_losses_and_weights_are_those_of_keras(model, size, optimizer):
         values = [rate, rate / 2, rate / 4]
         rate = keras.optimizers.schedules.PiecewiseConstantDecay([4, 9], values)
     weights = None
-    if optimizer == "weighted sgd":
+    if optimizer == "weighted adam":
         weights = dict(enumerate((0.5, 1.0, 4.0, 0.25, 1.5)))
         config.class_weights = tuple(weights.values())
     task = trainer.create_task(config, 5, counts=np.ones(5, int))
