@@ -40,7 +40,7 @@ def warp_randomly(
       vertical_flip: mirror top and bottom with probability 1/2.
     """
     matrix = random_matrix(key, rotation_degrees, zoom, horizontal_flip, vertical_flip)
-    return warp(image, matrix)
+    return warp(image.astype(jnp.float32), matrix)
 
 
 # A function of image, key and arguments, which become settings of `config.data.augment`. One whose
@@ -70,9 +70,10 @@ def transforms(settings: Mapping[str, Any]) -> tuple[Transform, ...]:
 def _with_own_key(name: str, transform: Transform, image: Image, key: Key[Array, ""]) -> Image:
     # The draws of each are its own, whatever others there are; the warp, once the only one, draws
     # from the image's key.
-    if name != "warp":
-        key = jax.random.fold_in(key, zlib.crc32(name.encode()))
-    return transform(image, key)
+    if name == "warp":
+        return transform(image, key)
+    key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+    return transform(image.astype(jnp.float32), key)
 
 
 def views(settings: Mapping[str, Any] | None) -> tuple[tuple[int, ...], ...]:
@@ -154,7 +155,7 @@ def augment(
     """
 
     def one(image: Image, index: Int[Array, ""]) -> Float[Array, "height width 3"]:
-        image, own = image.astype(jnp.float32), jax.random.fold_in(key, index)
+        own = jax.random.fold_in(key, index)
         for transform in chosen:
             image = transform(image, own)
         return image

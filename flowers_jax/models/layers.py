@@ -133,8 +133,7 @@ def batch_norm(
     image_mask = None if mask is None else mask[:, None, None, None]
 
     def normalise(x: jax.Array) -> jax.Array:
-        of_features = image_mask is not None and x.ndim == 2
-        own = image_mask[:, :, 0, 0] if of_features else image_mask
+        own = mask[:, None] if mask is not None and x.ndim == 2 else image_mask
         return layer(x, use_running_average=not train, mask=own)
 
     return normalise
