@@ -175,7 +175,11 @@ class Run:
         """What the network makes of each image file, as a vector of length 1: its last maps.
 
         Of a file that cannot be decoded it is zero.
+
+        Raises:
+          UserError: the network does not say which its last maps are.
         """
+        gradcam.require_layer(self.trainer.task.model, self.config.image_size, gradcam.FEATURES)
         rows, vectors = [], []
         for places, batches, _ in self._decoded(files):
             if len(places):

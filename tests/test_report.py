@@ -20,23 +20,6 @@ NAMES = ("<script>alert(1)</script>", "a&b", "plain")
 
 
 @pytest.fixture(scope="module")
-def browser():
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("chromium and chromedriver are not installed (Debian: chromium-driver)")
-    options = webdriver.ChromeOptions()
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(flag)
-    options.binary_location = chromium
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with webdriver.Chrome(options=options, service=Service(driver)) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Images whose classes and files are named like markup, and a run of one epoch on them."""
     root = tmp_path_factory.mktemp("report")
@@ -103,8 +86,10 @@ def test_the_page_reads_sorts_and_escapes(runs, image_folder, browser):
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
     broken = "return [...document.images].filter(i => !i.naturalWidth).length"
     assert browser.execute_script(broken) == 0
-    thumbnails = browser.find_elements(By.CSS_SELECTOR, ".mistakes img")
-    assert thumbnails
+    heats = "#run0 > .mistakes img[alt^='Grad-CAM']"
+    mistakes = browser.find_elements(By.CSS_SELECTOR, "#run0 > .mistakes li")
+    assert len(mistakes) == len(browser.find_elements(By.CSS_SELECTOR, heats)) > 0
+    assert browser.find_elements(By.CSS_SELECTOR, "#run0 details .mistakes img")  # right answers
     text = browser.find_element(By.TAG_NAME, "body").text
     assert any(name.replace("/", "\u2215") in text for name in NAMES[:2])
     assert "<img src=x onerror=alert(1)>&" in text
@@ -141,6 +126,27 @@ def test_the_findings_are_shown_with_runs_of_the_study_only(runs):
     assert "<img" not in section  # nothing is fetched
 
 
+def test_a_run_without_weights_is_shown_without_heat(runs, image_folder):
+    shutil.rmtree(runs / "seed_0" / "checkpoints")
+    report.write(runs, image_folder)
+    page = (runs / "report.html").read_text()
+    assert "Without Grad-CAM" in page
+    assert "seed_0 holds no weights" in page
+
+
+def test_the_surest_and_the_least_sure_right_answers_of_each_class():
+    chances = [0.3, 0.9, 0.5, 0.4, 0.8, 0.6, 0.7, 0.35, 0.95, 0.2]
+    answers = [report.Answer(Path(f"{c}"), "a", "a", c) for c in chances]
+    wrong = report.Answer(Path("wrong"), "a", "b", 0.99)
+    alone = report.Answer(Path("alone"), "b", "b", 0.5)
+    right = report.right_answers([*answers, wrong, alone])
+    assert [answer.probability for answer in right["a"]] == [
+        *(0.95, 0.9, 0.8, 0.7),
+        *(0.4, 0.35, 0.3, 0.2),
+    ]
+    assert right["b"] == [alone]
+
+
 def test_images_outside_the_given_folders_are_not_read(runs):
     report.write(runs, None)
     page = (runs / "report.html").read_text()
@@ -173,9 +179,8 @@ def test_a_class_can_have_the_name_of_another_column(tmp_path):
     images = ImageFolder(("a/0.png", "b/1.png", "c/2.png"), np.array([0, 1, 2], np.int32), names)
     probabilities = np.array([[0.2, 0.5, 0.3], [0.1, 0.2, 0.7], [0, 0, 1]])
     evaluate.write_predictions(tmp_path / "predictions.csv", images, probabilities)
-    mistakes = report.most_confident_mistakes(tmp_path, [tmp_path])
-    columns = ("label", "predicted", "probability")
-    assert [tuple(mistake[column] for column in columns) for mistake in mistakes] == [
+    mistakes = report.most_confident_mistakes(report.read_answers(tmp_path))
+    assert [mistake[1:] for mistake in mistakes] == [
         ("label", "predicted", 0.7),
         ("path", "label", 0.5),
     ]

@@ -1,12 +1,13 @@
 """One self-contained page on all finished runs below a folder."""
 
 import base64
+import contextlib
 import csv
 import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import jinja2
@@ -14,13 +15,24 @@ import markdown_it
 import markupsafe
 from PIL import Image
 
-from flowers_jax import reference
+from flowers_jax import reference, run
+from flowers_jax.data import decode
 from flowers_jax.process.errors import UserError
 from flowers_jax.runs import files, folder
 from flowers_jax.runs.folder import Summary
 from flowers_jax.study import table
 
 NUM_MISTAKES = 12
+NUM_RIGHT = 4  # of each class, the surest and as many of the least sure
+
+
+class Answer(NamedTuple):
+    """What a run says of an image: a row of `predictions.csv`, with the highest probability."""
+
+    path: Path
+    label: str
+    predicted: str
+    probability: float
 
 
 def write(root: Path, image_folder: Path | None) -> int:
@@ -53,6 +65,9 @@ def describe(root: Path, workdir: Path, image_roots: Sequence[Path]) -> dict[str
     """What the template shows of one run."""
     summary = folder.read_summary(workdir) or {}
     confidence = workdir / "confidence.png"  # older runs have none
+    answers = read_answers(workdir)
+    mistakes = _shown(most_confident_mistakes(answers), image_roots)
+    right = right_answers(answers)
     return {
         "name": workdir.relative_to(root).as_posix() if workdir != root else root.name,
         "summary": summary,
@@ -60,46 +75,85 @@ def describe(root: Path, workdir: Path, image_roots: Sequence[Path]) -> dict[str
         "curves": _data_url((workdir / "curves.png").read_bytes()),
         "confidence": _data_url(confidence.read_bytes()) if confidence.exists() else None,
         "confusion": _data_url((workdir / "confusion_matrix.png").read_bytes()),
-        "mistakes": most_confident_mistakes(workdir, image_roots),
+        "mistakes": mistakes,
+        "no_heat": _add_heat(workdir, mistakes),
+        "right": {name: _shown(found, image_roots) for name, found in right.items()},
         "report": (workdir / "classification_report.txt").read_text("utf-8"),
         "settings": flax.traverse_util.flatten_dict(summary["config"], sep="."),
     }
 
 
-def most_confident_mistakes(workdir: Path, image_roots: Sequence[Path]) -> list[dict[str, Any]]:
-    """The wrong predictions of the highest probability."""
+def read_answers(workdir: Path) -> list[Answer]:
+    """What the run says of each validation image."""
     with open(workdir / "predictions.csv", newline="", encoding="utf-8") as file:
         _, *rows = csv.reader(file)
     # By position: a class can have the name of another column.
-    wrong = [
-        (max(map(float, probabilities)), Path(path), label, predicted)
-        for path, label, predicted, *probabilities in rows
-        if label != predicted
-    ]
-    wrong.sort(key=lambda mistake: -mistake[0])
-    names = ("probability", "path", "label", "predicted", "thumbnail")
     return [
-        dict(zip(names, (*mistake, _thumbnail(mistake[1], image_roots)), strict=True))
-        for mistake in wrong[:NUM_MISTAKES]
+        Answer(Path(path), label, predicted, max(map(float, probabilities)))
+        for path, label, predicted, *probabilities in rows
     ]
 
 
-def _thumbnail(path: Path, image_roots: Sequence[Path]) -> str | None:
-    """The image as a data URL; None if it is gone or lies outside the folders."""
+def most_confident_mistakes(answers: Sequence[Answer]) -> list[Answer]:
+    """The wrong answers of the highest probability."""
+    wrong = [answer for answer in answers if answer.label != answer.predicted]
+    return sorted(wrong, key=lambda answer: -answer.probability)[:NUM_MISTAKES]
+
+
+def right_answers(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
+    """Of each class the right answers of the highest probability, then those of the lowest."""
+    right: dict[str, list[Answer]] = {}
+    for answer in sorted(answers, key=lambda answer: -answer.probability):
+        if answer.label == answer.predicted:
+            right.setdefault(answer.label, []).append(answer)
+    return {
+        name: found[:NUM_RIGHT] + found[NUM_RIGHT:][-NUM_RIGHT:]
+        for name, found in sorted(right.items())
+    }
+
+
+def _shown(answers: Sequence[Answer], image_roots: Sequence[Path]) -> list[dict[str, Any]]:
+    """The answers with thumbnails of the images that can be shown."""
+    shown = []
+    for answer in answers:
+        place = _find(answer.path, image_roots)
+        thumbnail = None
+        with contextlib.suppress(OSError, SyntaxError, ValueError):
+            thumbnail = place and _thumbnail(Image.fromarray(decode.read_rgb(str(place))))
+        shown.append({**answer._asdict(), "place": place, "thumbnail": thumbnail, "heat": None})
+    return shown
+
+
+def _add_heat(workdir: Path, shown: Sequence[dict[str, Any]]) -> str:
+    """Adds Grad-CAM of the predicted class where there is a thumbnail; says why, if it cannot."""
+    seen = [entry for entry in shown if entry["thumbnail"]]
+    if not seen:
+        return ""
+    try:
+        explanations = run.load(workdir).explain([entry["place"] for entry in seen])
+    except UserError as error:
+        return str(error)
+    for entry, explanation in zip(seen, explanations, strict=True):
+        entry["heat"] = _thumbnail(explanation.overlay())
+    return ""
+
+
+def _find(path: Path, image_roots: Sequence[Path]) -> Path | None:
+    """Where the image is; None if it is gone or lies outside the folders."""
     for place in (path, *(root / path.parent.name / path.name for root in image_roots)):
         resolved = place.resolve()
-        if not any(resolved.is_relative_to(root.resolve()) for root in image_roots):
-            continue
-        try:
-            with Image.open(resolved) as image:
-                small = image.convert("RGB")
-        except (OSError, SyntaxError, ValueError):
-            continue
-        small.thumbnail((192, 192))
-        buffer = io.BytesIO()
-        small.save(buffer, format="jpeg", quality=80)
-        return _data_url(buffer.getvalue(), "jpeg")
+        inside = any(resolved.is_relative_to(root.resolve()) for root in image_roots)
+        if inside and resolved.is_file():
+            return resolved
     return None
+
+
+def _thumbnail(image: Image.Image) -> str:
+    """The image as a data URL."""
+    image.thumbnail((192, 192))
+    buffer = io.BytesIO()
+    image.save(buffer, format="jpeg", quality=80)
+    return _data_url(buffer.getvalue(), "jpeg")
 
 
 def _data_url(content: bytes, kind: str = "png") -> str:

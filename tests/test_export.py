@@ -1,0 +1,140 @@
+"""Exported files, read back by their own runtimes."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import zipfile
+
+import jax
+import numpy as np
+import pytest
+
+from flowers_jax import export
+from flowers_jax.calibration import calibrate
+from flowers_jax.process.errors import UserError
+
+TEMPERATURE = 1.7
+
+
+def changed(trained, **changes):
+    """The run with other settings and a temperature."""
+    config = trained.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.update_from_flattened_dict(changes)
+    summary = trained.summary | {"temperature": TEMPERATURE}
+    task = dataclasses.replace(trained.trainer.task, input_scaling=config.input_scaling)
+    trainer = type(trained.trainer)(task, config.image_size)
+    return dataclasses.replace(trained, config=config, summary=summary, trainer=trainer)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Smooth pictures of many sizes: also where 'nearest' meets ties."""
+    from PIL import Image
+
+    rng = np.random.default_rng(1)
+    sizes = [(24, 40), (40, 24), (16, 16), (7, 9), (31, 97), (200, 150)]
+    coarse = [Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)) for _ in sizes]
+    return [np.asarray(c.resize(s)) for c, s in zip(coarse, sizes, strict=True)]
+
+
+def read_stablehlo(path):
+    call = jax.export.deserialize(bytearray(path.read_bytes())).call
+    return lambda images: np.asarray(call(images))
+
+
+def read_keras(path):
+    import keras
+
+    model = keras.models.load_model(path)
+    return lambda images: model(images).numpy()
+
+
+def read_onnx(path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(path)
+    return lambda images: session.run(None, {session.get_inputs()[0].name: images})[0]
+
+
+def read_litert(path):
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(str(path))
+    (given,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def run(images):
+        interpreter.resize_tensor_input(given["index"], images.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(given["index"], images)
+        interpreter.invoke()
+        return interpreter.get_tensor(result["index"])
+
+    return run
+
+
+READERS = {"stablehlo": read_stablehlo, "keras": read_keras, "onnx": read_onnx}
+READERS |= {"litert": read_litert}
+
+
+def read_metadata(kind, path):
+    if kind == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path)
+        return json.loads(session.get_modelmeta().custom_metadata_map[export.METADATA])
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read(export.METADATA))
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize(
+    ("resize", "scaling"), [("bilinear", "caffe"), ("bilinear", "-1_1"), ("nearest", "0_1_twice")]
+)
+def test_a_file_gives_the_calibrated_probabilities_of_the_run(
+    small_run, pictures, kind, resize, scaling, tmp_path
+):
+    run = changed(small_run, **{"data.resize": resize, "input_scaling": scaling})
+    path = tmp_path / f"model{export.SUFFIXES[kind]}"
+    if (kind, resize) == ("litert", "nearest"):
+        with pytest.raises(UserError, match="LiteRT has no float64"):
+            export.write(run, kind, path)
+        return
+    if kind == "onnx":
+        pytest.importorskip("tf2onnx")
+    export.write(run, kind, path)
+    predict = READERS[kind](path)
+    for picture in pictures:
+        images = np.stack([picture, picture[::-1]])
+        expected = calibrate(run.predict(images), TEMPERATURE)
+        np.testing.assert_allclose(predict(images), expected, atol=1e-4)
+    metadata = read_metadata(kind, path)
+    assert metadata["class_names"] == ["bright", "dark"]
+    assert metadata["temperature"] == TEMPERATURE
+
+
+def test_what_a_format_cannot_hold_is_said_in_a_sentence(small_run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)  # as where it is not installed
+    with pytest.raises(UserError, match=r"tf2onnx is not installed; pip install 'flowers-jax\[exp"):
+        export.write(small_run, "onnx", tmp_path / "model.onnx")
+    trained = dataclasses.replace(small_run, class_names=("a", "b", "c"))
+    with pytest.raises(UserError, match=r"no twin in Keras.*--format=stablehlo writes any"):
+        export.write(trained, "keras", tmp_path / "model.keras")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command(small_run, tmp_path):
+    def run(*arguments):
+        command = [sys.executable, "scripts/export.py", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, env=os.environ)
+
+    done = run(small_run.workdir, "--format=stablehlo", f"--output={tmp_path / 'a.stablehlo'}")
+    assert done.returncode == 0, done.stderr
+    assert read_metadata("stablehlo", tmp_path / "a.stablehlo")["class_names"]
+    for arguments, message in (
+        ((small_run.workdir, "--format=keras", "--output=setup.cfg"), "setup.cfg exists already"),
+        ((tmp_path, "--format=keras"), "is not a run folder"),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
