@@ -10,11 +10,13 @@ import dataclasses
 import json
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import export
 from jaxtyping import Array, Float, UInt8
 
@@ -70,7 +72,12 @@ def _stablehlo(trained: Run, temperature: float) -> bytearray:
     def probabilities(
         images: UInt8[Array, "batch height width 3"],
     ) -> Float[Array, "batch classes"]:
-        resized = _nearest(images, size) if nearest else _bilinear(images, size)
+        if nearest:
+            resized = _nearest(images, size)
+        else:
+            lengths = [jnp.asarray(length, jnp.float32) for length in images.shape[1:3]]
+            as_float = images.astype(jnp.float32)
+            resized = _bilinear(jnp, as_float, lengths, size, lambda x: x.astype(jnp.int32))
         pixels = scaling.scale(resized, task.input_scaling)
         logits = step.apply_heads(task, variables, pixels)[task.model.HEADS[0]]
         return jax.nn.softmax(logits / temperature)
@@ -83,10 +90,26 @@ def _stablehlo(trained: Run, temperature: float) -> bytearray:
     return exported.serialize()
 
 
-def _bilinear(images: Any, size: int) -> Any:  # noqa: ANN401
-    shape, precise = (images.shape[0], size, size, 3), jax.lax.Precision.HIGHEST
-    pixels = images.astype(jnp.float32)
-    return jnp.round(jax.image.resize(pixels, shape, "linear", antialias=False, precision=precise))
+def _bilinear(k: Any, pixels: Any, lengths: Sequence[Any], size: int, whole: Any) -> Any:  # noqa: ANN401
+    """As `decode` does, operation by operation: what it rounds is often half a grey level.
+
+    Args:
+      k: the functions of NumPy, in JAX or in Keras.
+      pixels: float32 `[batch, height, width, 3]`.
+      lengths: height and width, float32.
+      size: of the result.
+      whole: casts to int32.
+    """
+    middles = np.arange(size, dtype=np.float32) + np.float32(0.5)
+    for axis in (2, 1):
+        length = lengths[axis - 1]
+        centres = length / size * middles - 0.5
+        low = k.floor(centres)
+        first, last = k.maximum(low, 0.0), k.minimum(k.ceil(centres), length - 1.0)
+        weight = k.reshape(centres - low, (size,) + (1,) * (3 - axis))
+        start, end = (k.take(pixels, whole(places), axis=axis) for places in (first, last))
+        pixels = start + (end - start) * weight
+    return k.round(pixels)
 
 
 def _nearest(images: Any, size: int) -> Any:  # noqa: ANN401
@@ -159,11 +182,14 @@ def _keras_model(trained: Run, temperature: float) -> "keras.Model":
 def _resized_by_keras(images: Any, size: int, resize: str) -> Any:  # noqa: ANN401
     from keras import ops as k
 
+    lines = images[0, :, 0, 0], images[0, 0, :, 0]
+    kind = "float32" if resize == "bilinear" else "float64"
+    lengths = [k.sum(k.ones_like(line, dtype=kind)) for line in lines]
     if resize == "bilinear":
         pixels = k.cast(images, "float32")
-        return k.round(k.image.resize(pixels, (size, size), data_format="channels_last"))
-    for axis, line in ((1, images[0, :, 0, 0]), (2, images[0, 0, :, 0])):  # as `_nearest`
-        stride = k.sum(k.ones_like(line, dtype="float64")) / size
+        return _bilinear(k, pixels, lengths, size, lambda x: k.cast(x, "int32"))
+    for axis in (1, 2):  # as `_nearest`
+        stride = lengths[axis - 1] / size
         first, more = (k.reshape(x, (1,)) for x in (stride / 2, stride))
         strides = k.concatenate([first, k.tile(more, (size - 1,))])
         images = k.take(images, k.cast(k.cumsum(strides), "int32"), axis=axis)

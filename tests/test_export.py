@@ -35,7 +35,7 @@ def pictures():
     from PIL import Image
 
     rng = np.random.default_rng(1)
-    sizes = [(24, 40), (40, 24), (16, 16), (7, 9), (31, 97), (200, 150)]
+    sizes = [(24, 40), (40, 24), (16, 16), (7, 9), (31, 97), (200, 150), (56, 56)]
     coarse = [Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)) for _ in sizes]
     return [np.asarray(c.resize(s)) for c, s in zip(coarse, sizes, strict=True)]
 
