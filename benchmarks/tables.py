@@ -1,10 +1,10 @@
-"""The tables of docs/speed.md, made from the measurements in this folder.
+"""The tables of docs/speed.md and docs/accelerators.md, from the JSON files in this folder.
 
 python benchmarks/tables.py           rewrites them
 python benchmarks/tables.py --check   exits with status 1 if they are out of date
 
 A model is shown as it was last measured beside others on its device. Measurements of whole epochs
-are all shown, newest first.
+are all shown, newest first. The files in tpu/ are those of tpu_compile.py.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
-PAGE = FOLDER.parent / "docs" / "speed.md"
+DOCS = FOLDER.parent / "docs"
 BEGIN, END = "<!-- tables: begin -->\n", "<!-- tables: end -->"
 NAMES = {
     "ours": "this package",
@@ -30,8 +30,9 @@ NAMES = {
 }
 DEFAULT_STEPS = 15  # of benchmark.py
 LOCAL_FLAGS = ("--out", "--data.dir")
+TPU_MEMORY = 16e9  # bytes of a chip of v5e
 
-# A file that benchmark.py wrote.
+# A file that benchmark.py or tpu_compile.py wrote.
 Record = dict[str, Any]
 
 
@@ -123,6 +124,40 @@ def _decoding(records: Sequence[Record]) -> Iterator[str]:
             yield f"{caption(record)}\n{table(header, rows)}"
 
 
+def render_compiled(records: Sequence[Record]) -> str:
+    """What was compiled for TPUs, as Markdown: a row for each config."""
+    return "\n".join(map(_compiled, records))
+
+
+def _compiled(record: Record) -> str:
+    steps = {(row["config"], row["topology"], row["step"]): row for row in record["steps"]}
+    configs, topologies, names = (list(dict.fromkeys(parts)) for parts in zip(*steps, strict=True))
+    columns = ["compiles", "s", "of 16 GB", "GB accessed", "ms at least"]
+    header = ["config", *(f"{topology}: {name}" for topology in topologies for name in columns)]
+    rows = []
+    for config in sorted(configs):
+        rows.append([f"`{config}`"])
+        for topology in topologies:
+            done = [n for n in names if not steps.get((config, topology, n), {"error": 1})["error"]]
+            rows[-1].append(", ".join(done))
+            found = steps[config, topology, "train"] if "train" in done else None
+            rows[-1] += _cost(found) if found else [""] * (len(columns) - 1)
+    errors = [f"- {' '.join(k)}: {row['error']}\n" for k, row in steps.items() if row["error"]]
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    caption = textwrap.fill(f"{record['date']}, {versions}:", 100)
+    return "\n".join([caption, "", table(header, rows), *errors])
+
+
+def _cost(row: dict[str, Any]) -> list[str]:
+    memory = row["argument_bytes"] + row["temporary_bytes"]
+    return [
+        f"{row['seconds']:.0f}",
+        f"{memory / TPU_MEMORY:.1%}",
+        f"{row['bytes_accessed'] / 1e9:.2f}",
+        f"{1e3 * row['least_seconds']:.2f}",
+    ]
+
+
 def device(record: Record) -> str:
     """What computed; measurements of a CPU do not name it."""
     return record.get("device") or f"CPU ({record['machine']})"
@@ -173,17 +208,25 @@ def update(page: str, tables: str) -> str:
     return f"{before}{BEGIN}{tables}{END}{after}"
 
 
+def pages() -> dict[Path, str]:
+    """The pages as they should be."""
+    tables = {
+        DOCS / "speed.md": render(load(FOLDER)),
+        DOCS / "accelerators.md": render_compiled(load(FOLDER / "tpu")),
+    }
+    return {page: update(page.read_text("utf-8"), text) for page, text in tables.items()}
+
+
 def main() -> None:
-    """Writes the page, or checks it."""
-    parser = argparse.ArgumentParser(description="The tables of docs/speed.md.")
+    """Writes the pages, or checks them."""
+    parser = argparse.ArgumentParser(description="The tables of docs/speed.md and accelerators.md.")
     parser.add_argument("--check", action="store_true", help="write nothing; status 1 if outdated")
     check = parser.parse_args().check
-    old = PAGE.read_text("utf-8")
-    new = update(old, render(load(FOLDER)))
-    if check and new != old:
-        sys.exit("docs/speed.md is out of date: run python benchmarks/tables.py.")
-    if not check:
-        PAGE.write_text(new, "utf-8")
+    for page, text in pages().items():
+        if not check:
+            page.write_text(text, "utf-8")
+        elif page.read_text("utf-8") != text:
+            sys.exit(f"docs/{page.name} is out of date: run python benchmarks/tables.py.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tables of docs/speed.md."""
+"""The tables of docs/speed.md and docs/accelerators.md."""
 
 import copy
 import json
@@ -45,11 +45,30 @@ def write(folder, **records):
     return tables.render(tables.load(folder))
 
 
-def test_the_page_is_up_to_date():
-    page = tables.PAGE.read_text("utf-8")
-    assert tables.update(page, tables.render(tables.load(tables.FOLDER))) == page, (
-        "run python benchmarks/tables.py"
-    )
+def test_the_pages_are_up_to_date():
+    for page, text in tables.pages().items():
+        assert page.read_text("utf-8") == text, "run python benchmarks/tables.py"
+
+
+def test_what_compiles_for_tpus_is_a_row_for_each_config(tmp_path):
+    cost = {"error": None, "seconds": 14.4, "argument_bytes": 1e9, "temporary_bytes": 7e9}
+    cost |= {"bytes_accessed": 4.194e9, "least_seconds": 5.121e-3}
+    names = ("config", "topology", "step")
+    steps = [
+        {**cost, **dict(zip(names, ("b", "v5e:1x1", "train"), strict=True))},
+        {**cost, **dict(zip(names, ("b", "v5e:1x1", "eval"), strict=True))},
+        {**cost, **dict(zip(names, ("a", "v5e:1x1", "train"), strict=True)), "error": "no room"},
+        {**cost, **dict(zip(names, ("a", "v5e:2x4", "eval"), strict=True))},
+    ]
+    record = {"date": "2030-01-02", "versions": {"jax": "1.0", "libtpu": "2.0"}, "steps": steps}
+    (tmp_path / "found.json").write_text(json.dumps(record))
+    lines = tables.render_compiled(tables.load(tmp_path)).splitlines()
+    assert lines[0] == "2030-01-02, jax 1.0, libtpu 2.0:"
+    assert lines[4:6] == [
+        "| `a` |  |  |  |  |  | eval |  |  |  |  |",
+        "| `b` | train, eval | 14 | 50.0% | 4.19 | 5.12 |  |  |  |  |  |",
+    ]
+    assert lines[-1] == "- a v5e:1x1 train: no room"
 
 
 def test_a_measurement_gives_its_rows_with_date_machine_versions_and_command(tmp_path):
