@@ -144,7 +144,7 @@ def _compiled(record: Record) -> str:
             rows[-1] += _cost(found) if found else [""] * (len(columns) - 1)
     errors = [f"- {' '.join(k)}: {row['error']}\n" for k, row in steps.items() if row["error"]]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    caption = textwrap.fill(f"{record['date']}, {versions}:", 100)
+    caption = textwrap.fill(f"{record['date']}, {versions}:", 100, break_on_hyphens=False)
     return "\n".join([caption, "", table(header, rows), *errors])
 
 

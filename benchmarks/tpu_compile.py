@@ -6,7 +6,8 @@ libtpu compiles without a TPU (pip install '.[tpu-compile]'). Each step is compi
 dispatches it, in a process of its own, so that an abort of the compiler is a row and not the end. A
 table goes to the terminal, and everything to --out as JSON after each step. Bytes and operations
 are those of one chip; the least time of a step is that of its operations or of its bytes, whichever
-takes longer at the chip's peak. The exit status is 1 if a step did not compile.
+takes longer at the chip's peak. The exit status is 1 if a step did not compile. A file kept in
+benchmarks/tpu/ becomes a table of docs/accelerators.md, by tables.py.
 """
 
 import collections
@@ -150,7 +151,7 @@ def _compile(pipe: Connection, messages: str, *what: str) -> None:
     try:
         pipe.send(compile_step(*what))
     except Exception as error:  # of the compiler, such as too little memory on the chip
-        pipe.send({"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"})
+        pipe.send({"error": f"{type(error).__name__}: {error}".splitlines()[0]})
 
 
 def compile_step(config_name: str, topology: str, step: str) -> Row:

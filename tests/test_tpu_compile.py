@@ -2,12 +2,21 @@
 
 import importlib.util
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+from jax import lax
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from flowers_jax.data import scaling
 
 SCRIPT = Path("benchmarks/tpu_compile.py").absolute()
 LIBTPU = importlib.util.find_spec("libtpu")
@@ -23,9 +32,47 @@ def run(folder, *flags):
     )
 
 
-# GoogLeNet's images come as they are: there the compiler aborts without the barrier of `scale`.
+needs_libtpu = pytest.mark.skipif(
+    LIBTPU is None, reason="libtpu is not installed: pip install '.[tpu-compile]'"
+)
+
+
+def compile_gradient_of_a_first_convolution():
+    """For the kernel, on eight chips with four images each."""
+    topology = topologies.get_topology_desc(
+        platform="tpu", topology_name="v5e:2x4", chips_per_host_bounds=(2, 4, 1)
+    )
+    mesh = Mesh(np.array(topology.devices), ("data",))
+
+    def shape(dtype, *dimensions, axes=()):
+        sharding = NamedSharding(mesh, PartitionSpec(*axes))
+        return jax.ShapeDtypeStruct(dimensions, dtype, sharding=sharding)
+
+    def objective(kernel, images):
+        layout = ("NHWC", "HWIO", "NHWC")
+        x = scaling.scale(images, "none")
+        x = lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+        return lax.max(x, 0.0).sum()
+
+    kernel = shape(np.float32, 3, 3, 3, 64)
+    images = shape(np.uint8, 32, 224, 224, 3, axes=("data",))
+    jax.jit(jax.grad(objective)).lower(kernel, images).compile()
+
+
+@needs_libtpu
+def test_unscaled_images_do_not_abort_the_compiler(monkeypatch):
+    monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    monkeypatch.setenv("TPU_ACCELERATOR_TYPE", "v5litepod-8")
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "localhost")
+    monkeypatch.setenv("TPU_WORKER_ID", "0")
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        process.submit(compile_gradient_of_a_first_convolution).result()
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(LIBTPU is None, reason="libtpu is not installed: pip install '.[tpu-compile]'")
+@needs_libtpu
 @pytest.mark.parametrize(
     "config", ["improvement_0_base", "improvement_5_augmentation", "googlenet_sgd"]
 )
