@@ -167,7 +167,8 @@ def train_step(
         opt_state=opt_state,
     )
     if task.on_non_finite != "ignore":
-        norm = optax.tree.norm(gradients)
+        # The squares of the largest gradients need not be written to memory.
+        norm = jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(gradients)))
         finite = jnp.isfinite(of_batch.sums["loss"]) & jnp.isfinite(norm)
         if task.on_non_finite == "skip_step":
             keep = partial(jax.tree.map, partial(jnp.where, finite))

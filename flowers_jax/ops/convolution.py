@@ -14,8 +14,7 @@ each coefficient of the tiles.
 """
 
 import functools
-import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -25,13 +24,9 @@ import scipy.linalg
 from jax import lax
 from jaxtyping import Array, Float
 
-from flowers_jax.ops.pooling import Images, Pads, Pair, explicit_padding
+from flowers_jax.ops.pooling import Images, Pads, Pair, explicit_padding, fit
 
 Kernel = Float[Array, "size size channels features"]
-# Coefficients of all tiles, `[batch, rows, columns, channels]` each, or of the kernel, `[channels,
-# features]` each.
-Grid = list[list[jax.Array]]
-
 # The lower coefficients of monic polynomials, constant first: the factors of x (x^2 - 1) for 3 x 3
 # and of x (x^6 - 1) for 5 x 5.
 _FACTORS = {
@@ -39,6 +34,7 @@ _FACTORS = {
     5: ((0,), (-1,), (1,), (1, 1), (1, -1)),
 }
 # With fewer channels and features the transforms cost more than the multiplications they save.
+
 _MIN_CHANNELS = 64
 
 
@@ -103,141 +99,42 @@ def _matrices(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return evaluate(length - size + 1).T, evaluate(size), tile
 
 
-def _combine(matrix: np.ndarray, terms: Sequence[jax.Array]) -> list[jax.Array]:
-    """The matrix times the vector of arrays."""
-    return [
-        functools.reduce(
-            operator.add,
-            [float(factor) * term for factor, term in zip(row, terms, strict=True) if factor],
-        )
-        for row in matrix
-    ]
+def _both(matrix: np.ndarray, x: jax.Array) -> jax.Array:
+    """The matrix applied to both leading axes, as one product; they become one axis."""
+    product = np.kron(matrix, matrix).astype(x.dtype) @ x.reshape(matrix.shape[1] ** 2, -1)
+    return product.reshape(-1, *x.shape[2:])
 
 
-def _combine_both(matrix: np.ndarray, grid: Grid) -> Grid:
-    """The matrix applied to both axes of a grid."""
-    rows = [_combine(matrix, row) for row in grid]
-    columns = [_combine(matrix, column) for column in zip(*rows, strict=True)]
-    return [list(row) for row in zip(*columns, strict=True)]
-
-
-def _fit(x: jax.Array, before: Sequence[int], lengths: Sequence[int]) -> jax.Array:
-    """Pads with zeros, `before` of them in front, or crops, to these heights and widths."""
-    sides = [
-        (low, length - low - now, 0)
-        for low, length, now in zip(before, lengths, x.shape[1:3], strict=True)
-    ]
-    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *sides, (0, 0, 0)))
-
-
-def _split(x: jax.Array, axis: int, tiles: int, length: int, step: int) -> list[jax.Array]:
-    """Pixel i of every tile, for each i of a tile's `length`; tiles are `step` pixels apart."""
-    steps = x.reshape(*x.shape[:axis], -1, step, *x.shape[axis + 1 :])
-    return [
-        lax.index_in_dim(
-            lax.slice_in_dim(steps, i // step, i // step + tiles, axis=axis),
-            i % step,
-            axis + 1,
-            keepdims=False,
-        )
-        for i in range(length)
-    ]
-
-
-def _join(pixels: Sequence[jax.Array], axis: int, step: int) -> jax.Array:
-    """The transpose of `_split`: overlapping tiles add up."""
-    last = (len(pixels) - 1) // step
-
-    def shifted(pixel: jax.Array, by: int) -> jax.Array:
-        sides = [(0, 0)] * pixel.ndim
-        sides[axis] = (by, last - by)
-        return jnp.pad(pixel, sides)
-
-    steps = [
-        functools.reduce(operator.add, [shifted(x, i) for i, x in enumerate(pixels[offset::step])])
-        for offset in range(step)
-    ]
-    shape = steps[0].shape
-    return jnp.stack(steps, axis + 1).reshape(*shape[:axis], -1, *shape[axis + 1 :])
-
-
-def _tiles(x: jax.Array, matrix: np.ndarray, tiles: Pair, step: int) -> Grid:
-    """Coefficients of the tiles, `tiles` of them along height and width, `step` pixels apart."""
-    length = matrix.shape[1]
-    rows = _combine(matrix, _split(x, 1, tiles[0], length, step))
-    return [_combine(matrix, _split(row, 2, tiles[1], length, step)) for row in rows]
-
-
-def _image(grid: Grid, matrix: np.ndarray, step: int) -> jax.Array:
-    """The transpose of `_tiles` with the matrix' transpose."""
-    columns = [_join(_combine(matrix, row), 2, step) for row in grid]
-    return _join(_combine(matrix, columns), 1, step)
-
-
-def _flat(x: jax.Array) -> jax.Array:
-    return x.reshape(-1, x.shape[-1])
-
-
-def _outputs(tiles: Grid, kernels: Grid) -> Grid:
-    """Products over the channels."""
-    return [
-        [(_flat(x) @ y).reshape(*x.shape[:3], -1) for x, y in zip(*row, strict=True)]
-        for row in zip(tiles, kernels, strict=True)
-    ]
-
-
-def _transformed(x: jax.Array, kernel: jax.Array, pads: Pads) -> tuple[Grid, Grid, Pair]:
-    """Coefficients of image and kernel; height and width of the outputs."""
-    size = len(kernel)
-    of_outputs, of_kernel, of_tile = _matrices(size)
-    step, length = len(of_outputs), of_tile.shape[1]
-    height, width = (x.shape[axis + 1] + sum(pads[axis]) - size + 1 for axis in (0, 1))
-    tiles = -(-height // step), -(-width // step)
-    lengths = [(n + (length - 1) // step) * step for n in tiles]
-    padded = _fit(x, [low for low, _ in pads], lengths)
-    kernels = _combine_both(of_kernel, [list(row) for row in kernel])
-    return _tiles(padded, of_tile, tiles, step), kernels, (height, width)
+def _tiles(x: jax.Array, step: int) -> jax.Array:
+    """Overlapping squares of `2 step` pixels, `step` apart, their pixels on the first two axes."""
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // step, step, width // step, step, channels)
+    x = jnp.concatenate([x[:, :-1], x[:, 1:]], axis=2)
+    x = jnp.concatenate([x[:, :, :, :-1], x[:, :, :, 1:]], axis=4)
+    return x.transpose(2, 4, 0, 1, 3, 5)
 
 
 def _winograd(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
-    x = lax.optimization_barrier(x)
-    tiles, kernels, lengths = _transformed(x, kernel, pads)
-    of_outputs, _, _ = _matrices(len(kernel))
-    return _fit(_image(_outputs(tiles, kernels), of_outputs, len(of_outputs)), (0, 0), lengths)
-
-
-def _winograd_gradient(
-    x: jax.Array, kernel: jax.Array, dy: jax.Array, pads: Pads
-) -> tuple[jax.Array, jax.Array]:
-    of_outputs, of_kernel, of_tile = _matrices(len(kernel))
+    size, _, channels, features = kernel.shape
+    of_outputs, of_kernel, of_tile = _matrices(size)
     step = len(of_outputs)
-    # Otherwise XLA computes dy anew for every coefficient.
-    x, dy = lax.optimization_barrier((x, dy))
-    # Keeping the coefficients of the forward pass would take several times the image's memory.
-    tiles, kernels, _ = _transformed(x, kernel, pads)
-    rows, columns = tiles[0][0].shape[1:3]
-    padded = _fit(dy, (0, 0), (step * rows, step * columns))
-    doutputs = _tiles(padded, of_outputs.T, (rows, columns), step)
-    kernels_t = [[y.T for y in row] for row in kernels]
-    dx = _image(_outputs(doutputs, kernels_t), of_tile.T, step)
-    dkernels = [
-        [_flat(x).T @ _flat(dy) for x, dy in zip(*row, strict=True)]
-        for row in zip(tiles, doutputs, strict=True)
-    ]
-    dkernel = jnp.stack([jnp.stack(row) for row in _combine_both(of_kernel.T, dkernels)])
-    return _fit(dx, [-low for low, _ in pads], x.shape[1:3]), dkernel
+    height, width = (x.shape[axis + 1] + sum(pads[axis]) - size + 1 for axis in (0, 1))
+    rows, columns = -(-height // step), -(-width // step)
+    x = fit(x, [low for low, _ in pads], [(rows + 1) * step, (columns + 1) * step])
+    coefficients = _both(of_tile, _tiles(x, step)).reshape(-1, len(x) * rows * columns, channels)
+    # A product over the channels for each coefficient.
+    products = coefficients @ _both(of_kernel, kernel)
+    products = products.reshape(len(of_kernel), len(of_kernel), len(x), rows, columns, features)
+    outputs = _both(of_outputs, products).reshape(step, step, *products.shape[2:])
+    outputs = outputs.transpose(2, 3, 0, 4, 1, 5)  # batch, row and its pixels, column and its
+    outputs = outputs.reshape(len(x), rows * step, columns * step, features)
+    return fit(outputs, (0, 0), (height, width))
 
 
 def _lax(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
     return lax.conv_general_dilated(
         x, kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-
-
-def _lax_gradient(
-    x: jax.Array, kernel: jax.Array, dy: jax.Array, pads: Pads
-) -> tuple[jax.Array, jax.Array]:
-    return jax.vjp(functools.partial(_lax, pads=pads), x, kernel)[1](dy)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -259,12 +156,15 @@ def _conv_forward(
 def _conv_backward(
     pads: Pads, inputs: tuple[jax.Array, jax.Array], dy: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    return lax.platform_dependent(
-        *inputs,
-        dy,
-        cpu=functools.partial(_winograd_gradient, pads=pads),
-        default=functools.partial(_lax_gradient, pads=pads),
-    )
+    # The coefficients are computed again: kept, they would take several times the image's memory,
+    # which is what XLA would do without the barrier.
+    x, kernel, dy = lax.optimization_barrier((*inputs, dy))
+
+    def transpose(function: Callable[..., jax.Array]) -> Callable[..., Any]:
+        of_pads = functools.partial(function, pads=pads)
+        return lambda x, kernel, dy: jax.vjp(of_pads, x, kernel)[1](dy)
+
+    return lax.platform_dependent(x, kernel, dy, cpu=transpose(_winograd), default=transpose(_lax))
 
 
 _conv.defvjp(_conv_forward, _conv_backward)

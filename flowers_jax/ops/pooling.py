@@ -6,6 +6,7 @@ the platform is known when a program is lowered.
 
 import functools
 import itertools
+import operator
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -39,6 +40,15 @@ def _pad(x: jax.Array, pads: Pads, value: float) -> jax.Array:
     return lax.pad(x, jnp.asarray(value, x.dtype), ((0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)))
 
 
+def fit(x: jax.Array, before: Sequence[int], lengths: Sequence[int]) -> jax.Array:
+    """Pads with zeros, `before` of them in front, or crops, to these heights and widths."""
+    sides = [
+        (low, length - low - now, 0)
+        for low, length, now in zip(before, lengths, x.shape[1:3], strict=True)
+    ]
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *sides, (0, 0, 0)))
+
+
 def _lax_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
     return lax.reduce_window(
         x, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0))
@@ -61,23 +71,37 @@ def _cpu_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Arra
 def _cpu_pool_gradient(
     x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads
 ) -> jax.Array:
-    """Spreads `dy` to the positions of the maxima; XLA's own gradient uses one thread."""
+    """Spreads `dy` to the positions of the maxima; XLA's own gradient uses one thread.
+
+    The windows that a pixel lies in follow from its place modulo the strides: for each such place
+    the gradient is a sum of shifted arrays, and these sums are interleaved.
+    """
     values = _windows(x, window, strides, pads)
     largest, where = next(values), jnp.zeros(dy.shape, jnp.int16)
     for position, value in enumerate(values, start=1):
         where = jnp.where(value > largest, jnp.int16(position), where)
         largest = jnp.maximum(largest, value)
-    dx = jnp.zeros_like(x)
-    offsets = itertools.product(range(window[0]), range(window[1]))
-    for position, offset in enumerate(offsets):
-        edges = [(0, 0, 0)]
-        for axis in (0, 1):
-            before = offset[axis] - pads[axis][0]
-            span = (dy.shape[axis + 1] - 1) * strides[axis] + 1
-            edges.append((before, x.shape[axis + 1] - before - span, strides[axis] - 1))
-        share = jnp.where(where == position, dy, 0)
-        dx += lax.pad(share, jnp.zeros((), dy.dtype), (*edges, (0, 0, 0)))
-    return dx
+    reach = [(size - 1) // stride for size, stride in zip(window, strides, strict=True)]
+    margin = tuple((n, n) for n in reach)
+    # Otherwise XLA computes both anew for each of the sums.
+    where, dy = lax.optimization_barrier((_pad(where, margin, -1), _pad(dy, margin, 0)))
+    length, width = (dy.shape[axis + 1] - reach[axis] for axis in (0, 1))
+
+    def share(i: int, j: int) -> jax.Array:
+        """What the windows give to the pixels at their position (i, j)."""
+        top, left = reach[0] - i // strides[0], reach[1] - j // strides[1]
+        here = (slice(None), slice(top, top + length), slice(left, left + width))
+        return jnp.where(where[here] == i * window[1] + j, dy[here], 0)
+
+    def pixels(row: int, column: int) -> jax.Array:
+        """The gradient at the pixels of this row and column modulo the strides."""
+        offsets = (range(row, window[0], strides[0]), range(column, window[1], strides[1]))
+        return functools.reduce(operator.add, itertools.starmap(share, itertools.product(*offsets)))
+
+    rows = [jnp.stack([pixels(i, j) for j in range(strides[1])], 3) for i in range(strides[0])]
+    dx = jnp.stack(rows, 2)
+    dx = dx.reshape(len(dx), length * strides[0], width * strides[1], -1)
+    return fit(dx, [-low for low, _ in pads], x.shape[1:3])
 
 
 def _lax_pool_gradient(
