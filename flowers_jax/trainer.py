@@ -92,7 +92,10 @@ class Trainer:
       task: the static part of the steps.
       image_size: height and width of the images.
       mesh: the devices; all of them by default.
-      compiler_options: of the steps; by default those of `ops.backend`.
+      compiler_options: of every program; by default those of `ops.backend`.
+
+    Attributes:
+      jit: `jax.jit` with these options and results that every device holds.
     """
 
     def __init__(
@@ -102,29 +105,24 @@ class Trainer:
         mesh: Mesh | None = None,
         compiler_options: backend.Options | None = None,
     ) -> None:
-        if compiler_options is None:
-            compiler_options = backend.compiler_options()
+        options = backend.compiler_options() if compiler_options is None else compiler_options
         self.task = task
         self._is_compiled = False
         self.mesh = mesh or create_mesh()
         self._image_size = image_size
         self._replicated = NamedSharding(self.mesh, PartitionSpec())
-        compiled = partial(self.jit, compiler_options=compiler_options)
+        of_samples = partial(jax.jit, compiler_options=options)
+        self.jit = partial(of_samples, out_shardings=self._replicated)
         self._create_state = self.jit(partial(create_state, task, image_size))
-        self._train_step = compiled(partial(train_step, task), donate_argnums=0)
-        self._eval_step = compiled(partial(eval_step, task))
+        self._train_step = self.jit(partial(train_step, task), donate_argnums=0)
+        self._eval_step = self.jit(partial(eval_step, task))
         self._train_images = self.jit(partial(train_images, task))
-        of_samples = partial(jax.jit, compiler_options=compiler_options)
         self._predict_step = of_samples(partial(predict_step, task))
         self._grad_cam = of_samples(partial(gradcam.grad_cam, task), static_argnums=0)
         self._embed = of_samples(partial(gradcam.embed, task))
         self._split_keys = self.jit(_split_keys, static_argnums=0)
         self._zero_metrics = self.jit(partial(Metrics.zero, task.model.HEADS))
         self._copy = self.jit(partial(jax.tree.map, jnp.copy))
-
-    def jit(self, function: Callable[..., Tree], **options: Any) -> Callable[..., Tree]:  # noqa: ANN401
-        """`jax.jit`, with results that every device holds."""
-        return jax.jit(function, out_shardings=self._replicated, **options)
 
     def create_state(self, seed: int) -> TrainState:
         """The state before the first step."""

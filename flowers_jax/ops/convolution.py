@@ -34,7 +34,6 @@ _FACTORS = {
     5: ((0,), (-1,), (1,), (1, 1), (1, -1)),
 }
 # With fewer channels and features the transforms cost more than the multiplications they save.
-
 _MIN_CHANNELS = 64
 
 
@@ -101,8 +100,8 @@ def _matrices(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _both(matrix: np.ndarray, x: jax.Array) -> jax.Array:
     """The matrix applied to both leading axes, as one product; they become one axis."""
-    product = np.kron(matrix, matrix).astype(x.dtype) @ x.reshape(matrix.shape[1] ** 2, -1)
-    return product.reshape(-1, *x.shape[2:])
+    of_both = jnp.asarray(np.kron(matrix, matrix), x.dtype)
+    return (of_both @ x.reshape(of_both.shape[1], -1)).reshape(-1, *x.shape[2:])
 
 
 def _tiles(x: jax.Array, step: int) -> jax.Array:

@@ -86,8 +86,7 @@ def measure(trainer: Trainer, data: Batches, num_steps: int) -> Iterator[tuple[o
     Loss and accuracy are means of the steps since the last probe, NaN before the first step.
     """
     state, metrics, keys = trainer.create_state(0), trainer.zero_metrics(), trainer.keys(0, 1)
-    options = backend.compiler_options()
-    probe_step = trainer.jit(partial(probe, trainer.task), compiler_options=options)
+    probe_step = trainer.jit(partial(probe, trainer.task))
     orders = (batches.epoch_order(len(data.files), 0, epoch) for epoch in itertools.count(1))
     endless = itertools.chain.from_iterable(map(data.epoch, orders))
     for i, batch in enumerate(itertools.islice(endless, num_steps + 1)):
