@@ -92,7 +92,7 @@ class Trainer:
       task: the static part of the steps.
       image_size: height and width of the images.
       mesh: the devices; all of them by default.
-      compiler_options: of every program; by default those of `ops.backend`.
+      compiler_options: of the steps and the first state; by default those of `ops.backend`.
 
     Attributes:
       jit: `jax.jit` with these options and results that every device holds.
@@ -112,7 +112,8 @@ class Trainer:
         self._image_size = image_size
         self._replicated = NamedSharding(self.mesh, PartitionSpec())
         of_samples = partial(jax.jit, compiler_options=options)
-        self.jit = partial(of_samples, out_shardings=self._replicated)
+        replicated = partial(jax.jit, out_shardings=self._replicated)
+        self.jit = partial(replicated, compiler_options=options)
         self._create_state = self.jit(partial(create_state, task, image_size))
         self._train_step = self.jit(partial(train_step, task), donate_argnums=0)
         self._eval_step = self.jit(partial(eval_step, task))
@@ -120,9 +121,9 @@ class Trainer:
         self._predict_step = of_samples(partial(predict_step, task))
         self._grad_cam = of_samples(partial(gradcam.grad_cam, task), static_argnums=0)
         self._embed = of_samples(partial(gradcam.embed, task))
-        self._split_keys = self.jit(_split_keys, static_argnums=0)
-        self._zero_metrics = self.jit(partial(Metrics.zero, task.model.HEADS))
-        self._copy = self.jit(partial(jax.tree.map, jnp.copy))
+        self._split_keys = replicated(_split_keys, static_argnums=0)
+        self._zero_metrics = replicated(partial(Metrics.zero, task.model.HEADS))
+        self._copy = replicated(partial(jax.tree.map, jnp.copy))
 
     def create_state(self, seed: int) -> TrainState:
         """The state before the first step."""
@@ -197,7 +198,8 @@ class Trainer:
             struct = partial(jax.ShapeDtypeStruct, sharding=sharding)
             return jax.tree.map(lambda leaf: struct(leaf.shape, leaf.dtype), tree)
 
-        start = (partial(self.create_state, 0), self.zero_metrics, partial(self.keys, 0, 1))
+        first = partial(create_state, self.task, self._image_size, jax.random.key(0))
+        start = (first, self.zero_metrics, partial(self.keys, 0, 1))
         state, metrics, keys = (shapes(jax.eval_shape(make)) for make in start)
         (index,), (mask,) = batch_indices(batch_size, batch_size, self.mesh.size)
         image = jax.ShapeDtypeStruct((len(index), self._image_size, self._image_size, 3), np.uint8)
