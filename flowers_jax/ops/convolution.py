@@ -53,8 +53,6 @@ def conv_general_dilated(
         or min(channels, features) < _MIN_CHANNELS
         or x.dtype != jnp.float32
     ):
-        # Otherwise XLA computes a ReLU before it while copying its result, out of order.
-        x = lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda x: x)
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
     pads = explicit_padding(x, (size, size), (1, 1), padding)
     if any(x.shape[axis + 1] + sum(pads[axis]) < size for axis in (0, 1)):  # an empty result

@@ -65,7 +65,10 @@ def _windows(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> Iterator[
 
 
 def _cpu_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
-    return functools.reduce(jnp.maximum, _windows(x, window, strides, pads))
+    """Height first, then width; XLA would compute a maximum of slices anew wherever it is used."""
+    (height, width), (sy, sx), (rows, columns) = window, strides, pads
+    x = _lax_pool(x, (height, 1), (sy, 1), (rows, (0, 0)))
+    return _lax_pool(x, (1, width), (1, sx), ((0, 0), columns))
 
 
 def _cpu_pool_gradient(
