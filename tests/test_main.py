@@ -201,7 +201,7 @@ def test_a_result_that_cannot_be_written_loses_no_training(tiny_config, tmp_path
 
     tiny_config.max_epochs = 1
     monkeypatch.setattr(plots, "confusion_matrix", out_of_memory)
-    with pytest.raises(ResultsIncomplete, match=r"the predictions \(MemoryError: no room"):
+    with pytest.raises(ResultsIncomplete, match=r"validation predictions \(MemoryError: no"):
         train_and_evaluate(tiny_config, tmp_path)
     assert folder.read_summary(tmp_path)["epochs_run"] == 1
     assert (tmp_path / "curves.png").exists()

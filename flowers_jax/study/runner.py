@@ -86,7 +86,7 @@ def train_all(runs: Iterable[Run], jobs: int = 1) -> Failures:
     waiting = []
     for run in runs:
         try:
-            if finished_summary(run.load(), run.workdir) is None:
+            if finished_summary(settings.check(run.load()), run.workdir) is None:
                 waiting.append(run)
         except UserError as error:
             note(run, error)
