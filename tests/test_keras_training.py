@@ -11,6 +11,7 @@ import pytest
 from flax import linen as nn
 from ml_collections import ConfigDict
 from support import KEYS, keras_optimizer, without_dropout
+from test_models import with_logits
 
 from configs import common
 from flowers_jax import keras_models, keras_weights, step, trainer
@@ -69,12 +70,11 @@ def test_losses_and_weights_are_those_of_keras(model, size, optimizer):
     state = jax.jit(step.create_state, static_argnums=(0, 1))(task, size, jax.random.key(0))
     state = jax.tree.map(lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, state)
 
-    theirs = keras_models.create_keras_model(model, size)
-    for layer in theirs.layers:
-        if isinstance(layer, keras.layers.Dropout):
-            layer.rate = 0.0
+    theirs = with_logits(keras_models.create_keras_model(model, size))
     keras_weights.to_keras(state.variables, theirs)
-    theirs.compile(keras_optimizer(config.optimizer.name, rate), "sparse_categorical_crossentropy")
+    # Of probabilities Keras takes the logarithm of at least 1e-7, if it does not see their logits.
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    theirs.compile(keras_optimizer(config.optimizer.name, rate), loss)
 
     start = flax.traverse_util.flatten_dict(jax.device_get(state.variables))
     take_step = jax.jit(step.train_step, static_argnums=0)

@@ -121,7 +121,7 @@ def test_neither_an_error_nor_a_kill_stops_the_others(tiny_run):
     threading.Thread(target=kill, daemon=True).start()
     failures = runner.train_all(runs, jobs=2)
     assert set(failures) == {wrong.workdir, killed.workdir}
-    assert "init_from='nowhere.h5' is not a file" in failures[wrong.workdir]
+    assert "init_from='nowhere.h5' is neither a file nor a run folder" in failures[wrong.workdir]
     assert "died (exit status -9), possibly out of memory" in failures[killed.workdir]
     assert all(folder.read_summary(run.workdir)["epochs_run"] == 2 for run in runs[2:])
 
