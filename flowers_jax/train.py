@@ -85,18 +85,16 @@ def _train(config: ConfigDict, workdir: Path, writes: bool) -> Summary:
         images.record(workdir, data.files)
 
     # Model
-    counts = data.train.files.counts()
-    task = create_task(config, len(data.class_names), num_steps, counts)
+    task = create_task(config, len(data.class_names), num_steps, data.train.files.counts())
     options = backend.compiler_options(config.deterministic)
     trainer = Trainer(task, config.image_size, mesh, options)
-    model = trainer.task.model
     state = weights.initial_state(config, trainer)
     num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     log.info("%s: %s parameters", config.model, f"{num_params:,}")
     schedule = optimizers.learning_rate_schedule(config.optimizer, num_steps)
 
     # Resume
-    record = Record(config, workdir, model.HEADS, data.num_images, writes)
+    record = Record(config, workdir, task.model.HEADS, data.num_images, writes)
     kept, metrics = trainer.replicate(state.variables), trainer.zero_metrics()
     checkpoints = Checkpoints(workdir, config.checkpoint.every_minutes)
     restored = checkpoints.restore({"state": state, "best": kept, "epoch": metrics})
@@ -108,16 +106,10 @@ def _train(config: ConfigDict, workdir: Path, writes: bool) -> Summary:
     if step:
         log.info("goes on after epoch %d, step %d", *divmod(step, num_steps))
     if writes:
-        table = models.table(model, config.image_size)
+        table = models.table(task.model, config.image_size)
         run_folder.describe(workdir, config, data.class_names, table)
     if restored is None:
-        order = batches.epoch_order(len(data.train.files), config.seed, epoch=1)
-        pixels = trainer.train_images(
-            next(data.train.epoch(order)), trainer.keys(config.seed, epoch=1)
-        )
-        if writes:
-            shown = data.train.files.take(order[: config.batch_size])
-            results.write_batch(workdir, shown, np.asarray(pixels))
+        show_first_batch(config, workdir, trainer, data.train, writes)
 
     # Epochs
     with files.full_disk_named(workdir), Interruption() as interruption, checkpoints:
@@ -163,6 +155,17 @@ def _train(config: ConfigDict, workdir: Path, writes: bool) -> Summary:
         original = reference.history(config.study_run)
         results.write(workdir, summary, record.history, evaluations, original)
     return summary
+
+
+def show_first_batch(
+    config: ConfigDict, workdir: Path, trainer: Trainer, train: Batches, writes: bool
+) -> None:
+    """Draws the first batch as the network will see it; all processes take part."""
+    order = batches.epoch_order(len(train.files), config.seed, epoch=1)
+    pixels = trainer.train_images(next(train.epoch(order)), trainer.keys(config.seed, epoch=1))
+    if writes:
+        shown = train.files.take(order[: config.batch_size])
+        results.write_batch(workdir, shown, np.asarray(pixels))
 
 
 def evaluate_split(

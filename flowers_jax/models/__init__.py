@@ -6,8 +6,9 @@ hold it to this contract:
 - Calling it with scaled float images `[batch, height, width, 3]` gives float32 logits
   `[batch, num_classes]`, also where `dtype`, that of the computation, is narrower; parameters are
   float32. `heads` gives the logits by head; their names are `HEADS`, the main one first.
-- `train` is false unless given: then there is no dropout, and batch normalisation uses its running
-  statistics. In training the collection `batch_stats` is mutable, and keys come from `dropout`.
+- `train` is false by default, which switches dropout off and makes batch normalisation use its
+  running statistics. With `train=True` the collection `batch_stats` is mutable, and dropout draws
+  from the key `dropout`.
 - `mask` tells which samples are real. Batch normalisation must leave the others out
   (`layers.batch_norm` does), so padding changes neither logits nor statistics of real samples.
 - Convolutions and pools take their kernels from `ops` (`layers.conv`, `layers.max_pool`), and an
