@@ -32,7 +32,6 @@ import implementations
 import jax
 import jax.numpy as jnp
 from absl import flags
-from ml_collections import ConfigDict
 
 from flowers_jax import models
 from flowers_jax.data import decode, folder, sources, splits
@@ -43,7 +42,6 @@ from flowers_jax.runs import files
 from flowers_jax.runs.folder import versions
 from flowers_jax.study.runner import Run
 
-SIZES = {"googlenet": 224}  # others 150, as in the study
 PEERS = ("plain", "keras", "torch", "bfloat16", "torch_bfloat16")
 STEPS_PER_TURN = 3
 WARM_UP = 5  # steps; the memory of a process grows during the first few
@@ -151,7 +149,7 @@ def measure(
     found["ours"]["second_first_step_s"] = _receive(again, "ours")["first_step_s"]
     again.send("end")
     _receive(again, "ours")
-    config = load_config("ours", model)
+    config = implementations.load_config("ours", model)
     flops = _alone(implementations.step_flops, config, len(folder.scan(root).class_names))
     for name, row in found.items():
         step = statistics.median(times["step"][name])
@@ -181,24 +179,13 @@ def _receive(pipe: Connection, name: str) -> Any:  # noqa: ANN401
         raise UserError(f"the process of {name} has ended; its message is above.") from error
 
 
-def load_config(name: str, model: str) -> ConfigDict:
-    """The settings that an implementation trains the model with."""
-    changes = {
-        "model": model,
-        "image_size": SIZES.get(model, 150),
-        "aux_weight": 1.0 if model == "googlenet" else None,
-        "dtype": "bfloat16" if name == "bfloat16" else "float32",
-    }
-    return Run("common", changes, Path()).load()
-
-
 def work(pipe: Connection, name: str, model: str, root: Path) -> None:
     """An implementation's process: steps and epochs when told, and at the end its memory."""
     # The implementations share a GPU, whose memory each JAX would take for itself.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     if name in ("ours", "bfloat16"):
         backend.reuse_memory()  # before anything is allocated, as main.py does
-    config = load_config(name, model)
+    config = implementations.load_config(name, model)
     images = splits.read(root, config.data).train
     implementation = implementations.create(name, config, images)
     implementation.step()

@@ -22,7 +22,10 @@ from flowers_jax.data.splits import Files
 from flowers_jax.ops import backend
 from flowers_jax.process.errors import UserError
 from flowers_jax.step import Task
+from flowers_jax.study.runner import Run
 from flowers_jax.trainer import Trainer, create_task
+
+SIZES = {"googlenet": 224}  # others 150, as in the study
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,17 @@ class Implementation:
     loaded: float
     step: Callable[[], None]
     epoch: Callable[[int | None], None]
+
+
+def load_config(name: str, model: str) -> ConfigDict:
+    """The settings that an implementation trains the model with."""
+    changes = {
+        "model": model,
+        "image_size": SIZES.get(model, 150),
+        "aux_weight": 1.0 if model == "googlenet" else None,
+        "dtype": "bfloat16" if name == "bfloat16" else "float32",
+    }
+    return Run("common", changes, Path()).load()
 
 
 def create(name: str, config: ConfigDict, files: ImageFolder) -> Implementation:

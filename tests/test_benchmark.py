@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path("benchmarks/benchmark.py").absolute()
+BENCHMARKS = Path("benchmarks").absolute()
 
 
-def run(tmp_path, *flags):
+def run(tmp_path, *flags, script="benchmark.py"):
     return subprocess.run(
-        [sys.executable, SCRIPT, *flags],
+        [sys.executable, BENCHMARKS / script, *flags],
         capture_output=True,
         text=True,
         timeout=300,
@@ -54,7 +54,24 @@ def test_the_table_holds_the_medians_of_all_implementations(image_folder, tmp_pa
         assert found["images_per_second"] == pytest.approx(48 / found["epoch_seconds"][0])
 
 
-def test_an_unknown_model_is_named(tmp_path):
-    done = run(tmp_path, "--models=resnet")
+@pytest.mark.slow
+def test_the_stages_of_the_first_step_are_parts_of_it(tmp_path):
+    done = run(tmp_path, "--models=pilot_cnn", "--steps=1", script="first_step.py")
+    assert done.returncode == 0, done.stderr
+    header, _, *rows = (line.strip("| ").split(" | ") for line in done.stdout.splitlines())
+    assert [row[:2] for row in rows] == [
+        ["pilot_cnn", "first state"],
+        ["pilot_cnn", "training step"],
+    ]
+    step = dict(zip(header, rows[1], strict=True))
+    compiled, done_after = float(step["compile"]), float(step["until done"])
+    assert 0 < compiled < done_after  # no cache was found
+    # The step alone is what remains of the first one, and less.
+    assert 0 < float(step["ms per step"]) < 1e3 * done_after
+
+
+@pytest.mark.parametrize("script", ["benchmark.py", "first_step.py"])
+def test_an_unknown_model_is_named(tmp_path, script):
+    done = run(tmp_path, "--models=resnet", script=script)
     assert done.returncode == 2
     assert "--models=resnet: choose from pilot_cnn" in done.stderr
