@@ -27,6 +27,23 @@ def test_programs_are_kept_in_the_users_cache_folder_if_there_can_be_one(tmp_pat
     assert done.stdout.strip() == expected.format(tmp_path=tmp_path)
 
 
+DISPATCH = """
+import jax
+import jax.numpy as jnp
+from flowers_jax.ops import backend
+backend.reuse_memory()
+x = jnp.ones((2000, 2000))
+print(all(jax.jit(lambda x: x @ x)(x).is_ready() for _ in range(5)))
+"""
+
+
+def test_no_step_waits_on_a_cpu_and_holds_memory():
+    done = subprocess.run(
+        [sys.executable, "-c", DISPATCH], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True\n"
+
+
 @pytest.mark.versions
 @pytest.mark.parametrize(
     ("option", "value"),

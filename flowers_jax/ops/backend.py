@@ -87,12 +87,13 @@ def use_compilation_cache() -> None:
 
 
 def reuse_memory() -> None:
-    """Makes glibc keep freed memory; does nothing on systems without glibc.
+    """Makes the steps on a CPU share the memory that they work in; call it before JAX starts.
 
-    Each step of XLA on CPU allocates its scratch memory anew. By default glibc maps and unmaps it,
-    so that every step pays a page fault for each 4 KiB it touches. Call this before JAX starts its
-    backend.
+    XLA allocates a step's scratch memory when the step is dispatched, so steps that wait for others
+    would hold theirs already. By default glibc maps and unmaps it, so that every step pays a page
+    fault for each 4 KiB it touches; where there is glibc, it keeps freed memory instead.
     """
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     if not sys.platform.startswith("linux"):
         return
     try:
