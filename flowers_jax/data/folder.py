@@ -226,7 +226,8 @@ def _is_ignored(name: str) -> bool:
 
 def _subfolders(folder: Path) -> list[Path]:
     """The folders in `folder` that can be classes, sorted by name."""
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not _is_ignored(p.name))
+    with os.scandir(folder) as entries:
+        return sorted(Path(e) for e in entries if e.is_dir() and not _is_ignored(e.name))
 
 
 HIDDEN = "hidden or made by a system"
@@ -274,13 +275,13 @@ class _Listing:
 
     def without_links(self, listings: Sequence[list[str]]) -> list[list[str]]:
         """The listings without links to images that are listed themselves."""
-        own = {os.path.realpath(p) for files in listings for p in files if not os.path.islink(p)}
-
-        def is_listed(path: str) -> bool:
-            return os.path.islink(path) and os.path.realpath(path) in own
-
-        self._ignored[LINK] += [path for files in listings for path in files if is_listed(path)]
-        return [[path for path in files if not is_listed(path)] for files in listings]
+        links = {path for files in listings for path in files if os.path.islink(path)}
+        if not links:  # thousands of real paths take a while
+            return list(listings)
+        own = {os.path.realpath(p) for files in listings for p in files if p not in links}
+        copies = {path for path in links if os.path.realpath(path) in own}
+        self._ignored[LINK] += sorted(copies)
+        return [[path for path in files if path not in copies] for files in listings]
 
     def report(self) -> None:
         """Names in the log what was ignored."""
