@@ -14,7 +14,7 @@ each coefficient of the tiles.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -45,6 +45,10 @@ def conv_general_dilated(
     **options: Any,  # noqa: ANN401
 ) -> Images:
     """`lax.conv_general_dilated` as `flax.linen.Conv` calls it without dilation or groups."""
+
+    def direct(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
     size, _, channels, features = kernel.shape
     if (
         size not in _FACTORS
@@ -53,11 +57,12 @@ def conv_general_dilated(
         or min(channels, features) < _MIN_CHANNELS
         or x.dtype != jnp.float32
     ):
-        return lax.conv_general_dilated(x, kernel, strides, padding, **options)
+        return direct(x, kernel)
     pads = explicit_padding(x, (size, size), (1, 1), padding)
     if any(x.shape[axis + 1] + sum(pads[axis]) < size for axis in (0, 1)):  # an empty result
-        return lax.conv_general_dilated(x, kernel, strides, padding, **options)
-    return _conv(x, kernel, pads)
+        return direct(x, kernel)
+    winograd = functools.partial(_winograd, pads=pads)
+    return lax.platform_dependent(x, kernel, cpu=winograd, default=direct)
 
 
 def _remainders(factor: Sequence[int], num_powers: int) -> np.ndarray:
@@ -128,42 +133,3 @@ def _winograd(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
     outputs = outputs.transpose(2, 3, 0, 4, 1, 5)  # batch, row and its pixels, column and its
     outputs = outputs.reshape(len(x), rows * step, columns * step, features)
     return fit(outputs, (0, 0), (height, width))
-
-
-def _lax(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=functools.partial(_winograd, pads=pads),
-        default=functools.partial(_lax, pads=pads),
-    )
-
-
-def _conv_forward(
-    x: jax.Array, kernel: jax.Array, pads: Pads
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _conv(x, kernel, pads), (x, kernel)
-
-
-def _conv_backward(
-    pads: Pads, inputs: tuple[jax.Array, jax.Array], dy: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    # The coefficients are computed again: kept, they would take several times the image's memory,
-    # which is what XLA would do without the barrier.
-    x, kernel, dy = lax.optimization_barrier((*inputs, dy))
-
-    def transpose(function: Callable[..., jax.Array]) -> Callable[..., Any]:
-        of_pads = functools.partial(function, pads=pads)
-        return lambda x, kernel, dy: jax.vjp(of_pads, x, kernel)[1](dy)
-
-    return lax.platform_dependent(x, kernel, dy, cpu=transpose(_winograd), default=transpose(_lax))
-
-
-_conv.defvjp(_conv_forward, _conv_backward)

@@ -86,8 +86,7 @@ def _cpu_pool_gradient(
         largest = jnp.maximum(largest, value)
     reach = [(size - 1) // stride for size, stride in zip(window, strides, strict=True)]
     margin = ((reach[0], reach[0]), (reach[1], reach[1]))
-    # Otherwise XLA computes both anew for each of the sums.
-    where, dy = lax.optimization_barrier((_pad(where, margin, -1), _pad(dy, margin, 0)))
+    where, dy = _pad(where, margin, -1), _pad(dy, margin, 0)
     length, width = (dy.shape[axis + 1] - reach[axis] for axis in (0, 1))
 
     def share(i: int, j: int) -> jax.Array:
