@@ -11,10 +11,14 @@ from PIL import Image
 
 import flowers_jax
 from configs import common
+from flowers_jax.runs import files
 
-# What several tests compile is compiled once; set before one of them, or a child of it, starts jax.
+# What several tests compile is compiled once, however quickly; set before one of them, or a child
+# of it, starts jax. LLVM's first level, as in training, compiles faster than its default.
 _PROGRAMS = tempfile.TemporaryDirectory()
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _PROGRAMS.name)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 
 @pytest.fixture
@@ -40,8 +44,15 @@ def image_folder(tmp_path) -> Path:
 
 
 @pytest.fixture
-def tiny_config(image_folder):
+def pictures():
+    """For tests that look at the pictures of a run of `tiny_config`."""
+
+
+@pytest.fixture
+def tiny_config(image_folder, request, monkeypatch):
     """A run of seconds: the pilot network at 16 px on `image_folder`."""
+    if "pictures" not in request.fixturenames:  # drawing them takes half of such a run
+        monkeypatch.setattr(files, "write_figure", lambda path, figure: path.touch())
     config = common.get_config()
     config.model = "pilot_cnn"
     config.image_size = 16

@@ -1,8 +1,7 @@
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
@@ -16,15 +15,6 @@ def scene(seed, size=96):
     return Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
 
 
-def run(root, out):
-    return subprocess.run(
-        [sys.executable, "-m", "flowers_jax.data.audit", f"--out={out}", str(root)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 @pytest.fixture
 def clean(tmp_path):
     """Two classes of ten different pictures."""
@@ -36,7 +26,7 @@ def clean(tmp_path):
 
 
 def test_a_clean_folder_has_nothing_to_report(clean, tmp_path):
-    done = run(clean, tmp_path / "out")
+    done = commands.run("data.audit", f"--out={tmp_path / 'out'}", clean)
     assert done.returncode == 0, done.stderr
     assert "20 files of 2 classes: a 10, b 10" in done.stdout
     assert "smallest 96x96, median 96x96, largest 96x96" in done.stdout
@@ -49,7 +39,7 @@ def test_what_is_twice_or_broken_is_listed(clean, tmp_path):
     ImageEnhance.Brightness(scene(4).resize((60, 60))).enhance(0.8).save(clean / "b" / "dark.jpg")
     (clean / "b" / "broken.jpg").write_bytes(b"nothing")
     (clean / "b" / "gone.jpg").symlink_to("nowhere")
-    done = run(clean, tmp_path / "out")
+    done = commands.run("data.audit", f"--out={tmp_path / 'out'}", clean)
     assert "1 exact duplicate pairs: 1 within a class, 0 across classes" in done.stdout
     assert "1 near duplicate pairs: 0 within a class, 1 across classes" in done.stdout
     assert "2 files cannot be read" in done.stdout
@@ -72,13 +62,13 @@ def test_only_a_pair_across_the_split_is_a_leak(clean, tmp_path):
     validation = [p for p, side in zip(index.paths, sides, strict=True) if side == "validation"]
     # The names stay, so the split does too.
     Path(training[1]).write_bytes(Path(training[0]).read_bytes())
-    assert run(clean, tmp_path / "within").returncode == 0
+    assert commands.run("data.audit", f"--out={tmp_path / 'within'}", clean).returncode == 0
     Path(validation[0]).write_bytes(Path(training[0]).read_bytes())
-    assert run(clean, tmp_path / "across").returncode == 1
+    assert commands.run("data.audit", f"--out={tmp_path / 'across'}", clean).returncode == 1
 
 
 def test_the_results_do_not_go_into_the_images(clean):
-    done = run(clean, clean / "out")
+    done = commands.run("data.audit", f"--out={clean / 'out'}", clean)
     assert done.returncode == 2
     assert "out lies in the image folder" in done.stderr
     assert not (clean / "out").exists()
@@ -110,6 +100,6 @@ def test_what_training_cannot_decode_cannot_be_read(clean, tmp_path):
 
 
 def test_a_missing_folder_is_said_in_a_sentence(tmp_path):
-    done = run(tmp_path / "nowhere", tmp_path / "out")
+    done = commands.run("data.audit", f"--out={tmp_path / 'out'}", tmp_path / "nowhere")
     assert done.returncode == 2
     assert "nowhere cannot be read: No such file" in done.stderr

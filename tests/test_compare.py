@@ -2,22 +2,14 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 
+import commands
 import pytest
 from PIL import Image
 
 import flowers_jax
 from flowers_jax.runs import files, history
-
-
-def command(module, *arguments):
-    line = [sys.executable, "-m", f"flowers_jax.{module}", *map(str, arguments)]
-    environment = {k: v for k, v in os.environ.items() if k != "FLOWERS_DIR"}
-    return subprocess.run(line, capture_output=True, text=True, env=environment)
 
 
 @pytest.fixture
@@ -30,7 +22,7 @@ def test_the_commands_evaluate_and_compare(trained, image_folder, tmp_path):
     shutil.copytree(image_folder / "red", tmp_path / "new" / "red")
     shutil.copytree(image_folder / "blue", tmp_path / "new" / "blue")
     expected = trained.evaluate(tmp_path / "new")
-    done = command("evaluate", f"--workdir={trained.workdir}", tmp_path / "new")
+    done = commands.run("evaluate", f"--workdir={trained.workdir}", tmp_path / "new")
     assert (done.returncode, done.stderr) == (0, "")
     assert "has no images of green" in done.stdout
     assert expected.report in done.stdout
@@ -46,16 +38,16 @@ def test_the_commands_evaluate_and_compare(trained, image_folder, tmp_path):
     assert len(list(csv.DictReader((target / "predictions.csv").open()))) == 40
     # Another folder of the same name does not replace these results.
     shutil.copytree(tmp_path / "new", tmp_path / "other" / "new")
-    refused = command("evaluate", f"--workdir={trained.workdir}", tmp_path / "other" / "new")
+    refused = commands.run("evaluate", f"--workdir={trained.workdir}", tmp_path / "other" / "new")
     assert refused.returncode == 2
     assert "give another --name" in refused.stderr
 
     picture = tmp_path / "picture.png"
-    done = command("compare", f"--output={picture}", trained.workdir, trained.workdir)
+    done = commands.run("compare", f"--output={picture}", trained.workdir, trained.workdir)
     assert done.returncode == 0, done.stderr
     assert f"| {trained.workdir} | pilot_cnn | adam 0.001 | 0 | 2 |" in done.stdout
     assert Image.open(picture).size[0] > 500
-    refused = command("compare", tmp_path)
+    refused = commands.run("compare", tmp_path)
     assert (refused.returncode, "is not a run folder" in refused.stderr) == (2, True)
 
 
@@ -69,7 +61,7 @@ def test_the_table_tells_the_best_epoch_of_a_run_that_is_not_finished(tmp_path):
     ]
     rows = [{"loss": 1.0, "accuracy": 0.5, "learning_rate": 0.1, **row} for row in rows]
     history.write(tmp_path / "run", rows, ("main",))
-    done = command("compare", f"--output={tmp_path / 'picture.png'}", tmp_path / "run")
+    done = commands.run("compare", f"--output={tmp_path / 'picture.png'}", tmp_path / "run")
     row = done.stdout.splitlines()[2].split(" | ")
     expected = "alexnet, adam 0.001, 7, 3, 2, 75.00%, 0.9000, 2.0, unfinished |"
     assert row[1:] == expected.split(", ")

@@ -1,8 +1,8 @@
 """The command, as a user runs it."""
 
-import subprocess
-import sys
+from functools import partial
 
+import commands
 import flax
 import jax
 import numpy as np
@@ -11,14 +11,7 @@ import pytest
 from flowers_jax import keras_models, keras_weights, run
 from flowers_jax.train import train_and_evaluate
 
-
-def convert(*arguments):
-    return subprocess.run(
-        [sys.executable, "scripts/convert_weights.py", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+convert = partial(commands.run, "scripts/convert_weights.py")
 
 
 def test_there_and_back_again(tmp_path):

@@ -1,15 +1,16 @@
 """The page, in a browser, with real uploads."""
 
 import re
-import subprocess
-import sys
+from importlib.util import find_spec
 
+import commands
 import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("gradio")
 from flowers_jax import demo
+
+pytestmark = pytest.mark.skipif(not find_spec("gradio"), reason="gradio is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,6 @@ def test_it_is_unsure_below_the_threshold(small_run, browser, tmp_path):
 
 
 def test_without_a_run_the_command_says_so():
-    command = [sys.executable, "-m", "flowers_jax.demo"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = commands.run("demo")
     assert done.returncode == 2
     assert "give a run" in done.stderr

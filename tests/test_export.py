@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-import os
-import subprocess
 import sys
 import zipfile
+from functools import partial
 
+import commands
 import jax
 import numpy as np
 import pytest
@@ -123,10 +123,7 @@ def test_what_a_format_cannot_hold_is_said_in_a_sentence(small_run, tmp_path, mo
 
 
 def test_the_command(small_run, tmp_path):
-    def run(*arguments):
-        command = [sys.executable, "scripts/export.py", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=os.environ)
-
+    run = partial(commands.run, "scripts/export.py")
     done = run(small_run.workdir, "--format=stablehlo", f"--output={tmp_path / 'a.stablehlo'}")
     assert done.returncode == 0, done.stderr
     assert read_metadata("stablehlo", tmp_path / "a.stablehlo")["class_names"]

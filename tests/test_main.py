@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,7 +22,7 @@ from flowers_jax.train import train_and_evaluate
 
 
 @pytest.mark.versions
-def test_a_run_leaves_the_whole_run_folder(tiny_config, tmp_path, caplog):
+def test_a_run_leaves_the_whole_run_folder(tiny_config, tmp_path, caplog, pictures):
     tiny_config.study_run = "pilot_adadelta"
     tiny_config.early_stopping.monitor, tiny_config.early_stopping.mode = "val_loss", "min"
     workdir = tmp_path / "run"
@@ -239,29 +240,25 @@ def test_options_train(tiny_config, tmp_path, key, value):
 SECRET = "what a user keeps in the environment"
 
 
-def command(module, *arguments):
-    environment = {k: v for k, v in os.environ.items() if k != "FLOWERS_DIR"}
-    environment["KAGGLE_KEY"] = SECRET
-    line = [sys.executable, "-m", f"flowers_jax.{module}", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=300)
-
-
 @pytest.mark.versions
-def test_the_commands(image_folder, tmp_path):
+def test_the_commands(image_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("KAGGLE_KEY", SECRET)
     workdir = tmp_path / "run"
     small = ["--config.image_size=16", "--config.max_epochs=1", "--config.model=pilot_cnn"]
     arguments = ["--config=configs/quickstart.py", f"--workdir={workdir}", *small]
     arguments += ["--config.data.source=folder", f"--config.data.dir={image_folder}"]
-    done = command("main", *arguments)
+    done = commands.run("main", *arguments)
     assert done.returncode == 0, done.stderr
     assert "epoch 1/1: loss" in done.stdout
     assert SECRET not in done.stdout + done.stderr
     images = sorted(image_folder.glob("*/0.png"))
-    predicted = json.loads(command("predict", f"--workdir={workdir}", "--json", *images).stdout)
+    predicted = json.loads(
+        commands.run("predict", f"--workdir={workdir}", "--json", *images).stdout
+    )
     assert [entry["path"] for entry in predicted] == [str(path) for path in images]
 
     (image_folder / "red" / "broken.png").write_bytes(b"")
-    failed = command("main", *arguments, "--restart")
+    failed = commands.run("main", *arguments, "--restart")
     assert failed.returncode == 2
     assert "broken.png' is empty" in failed.stderr
     assert "Traceback" not in failed.stderr
@@ -288,7 +285,7 @@ def test_the_commands(image_folder, tmp_path):
     ],
 )
 def test_a_wrong_command_is_one_sentence_with_status_2(arguments, message, tmp_path):
-    failed = command("main", f"--workdir={tmp_path / 'run'}", *arguments)
+    failed = commands.run("main", f"--workdir={tmp_path / 'run'}", *arguments)
     assert failed.returncode == 2
     assert message in failed.stderr
     assert "Traceback" not in failed.stderr
@@ -336,6 +333,11 @@ def test_the_terminal_shows_our_own_lines_only(image_folder, tmp_path):
     photograph = image_folder / "red" / "a PNG.jpg"
     photograph.write_bytes((image_folder / "red" / "0.png").read_bytes())
     flags = {"model": "pilot_cnn", "image_size": 16, "max_epochs": 1, "data.dir": image_folder}
+
+    def command(module, *arguments):  # a Python of its own, whose imports may say something
+        line = [sys.executable, "-m", f"flowers_jax.{module}", *map(str, arguments)]
+        return subprocess.run(line, capture_output=True, text=True, timeout=300)
+
     done = command(
         "main",
         "--config=configs/common.py",

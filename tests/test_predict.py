@@ -2,10 +2,8 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 
+import commands
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -21,11 +19,9 @@ def test_bad_files_are_named_and_the_good_ones_predicted(tiny_config, image_fold
     trained = flowers_jax.fit(tiny_config, tmp_path / "run")
     (image_folder / "red" / "broken.png").write_bytes(b"no image")
     arguments = [f"--workdir={tmp_path / 'run'}", str(image_folder / "red"), "nowhere.png"]
-    command = [sys.executable, "-m", "flowers_jax.predict", *arguments]
     output = tmp_path / "table.csv"
     for extra in (["--json"], [f"--output={output}"]):
-        environment = {k: v for k, v in os.environ.items() if k != "FLOWERS_DIR"}
-        done = subprocess.run([*command, *extra], capture_output=True, text=True, env=environment)
+        done = commands.run("predict", *arguments, *extra)
         assert done.returncode == 1
         assert "2 of 22 images cannot be used: " in done.stderr
         assert (
@@ -62,8 +58,7 @@ def test_where_no_class_is_probable_enough_it_is_unsure(tiny_config, image_folde
         summary.pop("temperature", None)
         summary |= {} if temperature is None else {"temperature": temperature}
         (trained.workdir / "summary.json").write_text(json.dumps(summary))
-        command = [sys.executable, "-m", "flowers_jax.predict", f"--workdir={trained.workdir}"]
-        done = subprocess.run([*command, *flags, *paths], capture_output=True, text=True)
+        done = commands.run("predict", f"--workdir={trained.workdir}", *flags, *paths)
         assert done.returncode == 0, done.stderr
         return done.stdout, done.stderr
 

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import pytest
 
 from flowers_jax.process.errors import UserError
@@ -73,18 +74,15 @@ def test_the_second_of_two_commands_on_one_folder_says_who_has_it(image_folder, 
         "early_stopping.patience": 100_000,
         "data.dir": image_folder,
     }
-    command = [sys.executable, "-m", "flowers_jax.main", "--config=configs/common.py"]
-    command += [f"--workdir={tmp_path / 'run'}"]
-    command += [f"--config.{key}={value}" for key, value in settings.items()]
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    flags = ["--config=configs/common.py", f"--workdir={tmp_path / 'run'}"]
+    flags += [f"--config.{key}={value}" for key, value in settings.items()]
+    first = commands.Command("main", *flags)
     try:
         for line in first.stdout:
             if line.startswith("epoch "):
                 break
         for flag in ("", "--restart"):
-            second = subprocess.run(
-                [*command, *filter(None, [flag])], capture_output=True, text=True, timeout=120
-            )
+            second = commands.run("main", *flags, *filter(None, [flag]))
             assert second.returncode == 2
             assert re.search(rf"being trained by process {first.pid} on ", second.stderr)
     finally:
