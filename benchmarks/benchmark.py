@@ -39,7 +39,7 @@ from flowers_jax.ops import backend
 from flowers_jax.process import command
 from flowers_jax.process.errors import UserError
 from flowers_jax.runs import files
-from flowers_jax.runs.folder import versions
+from flowers_jax.runs.run_folder import versions
 from flowers_jax.study.runner import Run
 
 PEERS = ("plain", "keras", "torch", "bfloat16", "torch_bfloat16")

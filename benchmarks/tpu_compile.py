@@ -34,7 +34,7 @@ from jax.sharding import AxisType, Mesh
 from flowers_jax.process import command
 from flowers_jax.process.errors import UserError
 from flowers_jax.runs import files
-from flowers_jax.runs.folder import versions
+from flowers_jax.runs.run_folder import versions
 from flowers_jax.study.runner import Run
 from flowers_jax.trainer import Trainer, create_task
 

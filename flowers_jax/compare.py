@@ -12,7 +12,7 @@ from absl import flags
 from flowers_jax import settings
 from flowers_jax.process import command
 from flowers_jax.process.errors import UserError
-from flowers_jax.runs import files, folder, history, plots
+from flowers_jax.runs import files, history, plots, run_folder
 
 _OUTPUT = flags.DEFINE_string("output", "comparison.png", "The picture.")
 HEADER = (
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("give run folders: runs/quickstart runs/mine.")
     histories = {}
     for workdir in workdirs:
-        folder.read_config(workdir)
+        run_folder.read_config(workdir)
         histories[str(workdir)] = history.read(workdir)
         if not histories[str(workdir)]:
             raise UserError(f"{workdir} has no epoch yet; leave it out.")
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def row(workdir: Path, rows: history.History) -> list[str]:
     """The table's row of a run; its best epoch is that of the best validation accuracy."""
-    config = settings.from_json(folder.read_config(workdir))
+    config = settings.from_json(run_folder.read_config(workdir))
     best = max(rows, key=lambda row: (not math.isnan(row["val_accuracy"]), row["val_accuracy"]))
     return [
         str(workdir),
@@ -52,7 +52,7 @@ def row(workdir: Path, rows: history.History) -> list[str]:
         f"{best['val_accuracy']:.2%}",
         f"{min(row['val_loss'] for row in rows):.4f}",
         f"{sum(row['seconds'] for row in rows) / 60:.1f}",
-        "unfinished" if folder.read_summary(workdir) is None else "finished",
+        "unfinished" if run_folder.read_summary(workdir) is None else "finished",
     ]
 
 

@@ -10,7 +10,7 @@ from flowers_jax import settings
 from flowers_jax.ops import backend
 from flowers_jax.process import command, distributed
 from flowers_jax.process.errors import UserError
-from flowers_jax.runs import folder
+from flowers_jax.runs import run_folder
 from flowers_jax.train import train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
         distributed.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if _RESTART.value:
         settings.check(_CONFIG.value)  # a run is set aside only for one that can begin
-        folder.set_aside(workdir)
+        run_folder.set_aside(workdir)
     with distributed.errors():
         train_and_evaluate(_CONFIG.value, workdir)
 

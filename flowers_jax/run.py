@@ -20,10 +20,10 @@ from flowers_jax.models import Variables
 from flowers_jax.ops import backend
 from flowers_jax.process import messages
 from flowers_jax.process.errors import UserError
-from flowers_jax.runs import evaluate, folder, history, results
+from flowers_jax.runs import evaluate, history, results, run_folder
 from flowers_jax.runs.evaluate import Evaluation
-from flowers_jax.runs.folder import Summary
 from flowers_jax.runs.history import History
+from flowers_jax.runs.run_folder import Summary
 from flowers_jax.train import train_and_evaluate
 from flowers_jax.trainer import Trainer, create_mesh, create_task
 
@@ -302,7 +302,7 @@ def load(workdir: str | Path, tta: bool = False) -> Run:
         config,
         class_names,
         history.read(workdir),
-        folder.read_summary(workdir),
+        run_folder.read_summary(workdir),
         variables,
         trainer,
     )

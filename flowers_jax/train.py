@@ -18,12 +18,11 @@ from flowers_jax.models import Variables
 from flowers_jax.ops import backend
 from flowers_jax.process.errors import Interrupted, UserError
 from flowers_jax.process.interruption import Interruption
-from flowers_jax.runs import evaluate, files, images, results
-from flowers_jax.runs import folder as run_folder
+from flowers_jax.runs import evaluate, files, images, results, run_folder
 from flowers_jax.runs.checkpoints import Checkpoints
-from flowers_jax.runs.folder import Summary
 from flowers_jax.runs.progress import EpochBar
 from flowers_jax.runs.record import Record
+from flowers_jax.runs.run_folder import Summary
 from flowers_jax.step import Metrics
 from flowers_jax.trainer import Trainer, create_mesh, create_task
 

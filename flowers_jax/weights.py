@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from flowers_jax import models, settings, transfer
 from flowers_jax.models import Variables
 from flowers_jax.process.errors import UserError
-from flowers_jax.runs import folder
+from flowers_jax.runs import run_folder
 from flowers_jax.runs.checkpoints import Checkpoints
 from flowers_jax.step import TrainState
 from flowers_jax.trainer import Trainer
@@ -45,8 +45,8 @@ def read(workdir: Path, mesh: Mesh) -> tuple[ConfigDict, tuple[str, ...], Variab
     Raises:
       UserError: this is not a run folder, or it holds no weights.
     """
-    config = settings.from_json(folder.read_config(workdir))
-    class_names = folder.read_class_names(workdir)
+    config = settings.from_json(run_folder.read_config(workdir))
+    class_names = run_folder.read_class_names(workdir)
     model = settings.create_model(config, len(class_names))
     # On the devices of today: the run may have been trained on more of them.
     struct = partial(jax.ShapeDtypeStruct, sharding=NamedSharding(mesh, PartitionSpec()))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from flowers_jax import models, settings
 from flowers_jax.data import folder, splits
-from flowers_jax.runs import folder as run_folder
+from flowers_jax.runs import run_folder
 from flowers_jax.study import figures, sweeps
 from flowers_jax.study.runner import Run
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from flowers_jax import metrics, models, optimizers
 from flowers_jax.data import augment
-from flowers_jax.runs import folder, history
+from flowers_jax.runs import history, run_folder
 
 SNIPPETS = re.findall(r"```python\n(.*?)```", Path("docs/extending.md").read_text("utf-8"), re.S)
 
@@ -40,7 +40,7 @@ def test_the_snippets_work(tmp_path, monkeypatch, capsys):
     assert "val_top2_accuracy 1.0000" in shown
     rows = history.read(Path("runs/width_16"))
     assert rows[0]["val_top2_accuracy"] == rows[0]["top2_accuracy"] == 1  # of two classes
-    stored = folder.read_config(Path("runs/width_16"))
+    stored = run_folder.read_config(Path("runs/width_16"))
     assert stored["optimizer"]["name"] == "lion"
     assert (stored["optimizer"]["b1"], stored["optimizer"]["weight_decay"]) == (0.9, 0.001)
     assert stored["optimizer"]["beta_1"] is None

@@ -17,7 +17,7 @@ from support import without_seconds
 
 from flowers_jax import run
 from flowers_jax.process.errors import ResultsIncomplete, UserError
-from flowers_jax.runs import folder, history, plots
+from flowers_jax.runs import history, plots, run_folder
 from flowers_jax.train import train_and_evaluate
 
 
@@ -204,7 +204,7 @@ def test_a_result_that_cannot_be_written_loses_no_training(tiny_config, tmp_path
     monkeypatch.setattr(plots, "confusion_matrix", out_of_memory)
     with pytest.raises(ResultsIncomplete, match=r"validation predictions \(MemoryError: no"):
         train_and_evaluate(tiny_config, tmp_path)
-    assert folder.read_summary(tmp_path)["epochs_run"] == 1
+    assert run_folder.read_summary(tmp_path)["epochs_run"] == 1
     assert (tmp_path / "curves.png").exists()
     assert (tmp_path / "predictions.csv").exists()
 
@@ -325,7 +325,7 @@ def test_odd_surroundings_change_nothing(image_folder, tmp_path, redirection, en
     # With stdout closed the messages go there.
     assert done.stderr == "" or redirection == " >&-"
     assert "Traceback" not in done.stderr
-    assert folder.read_summary(tmp_path / "run")["epochs_run"] == 1
+    assert run_folder.read_summary(tmp_path / "run")["epochs_run"] == 1
     assert name in (tmp_path / "run" / "predictions.csv").read_text("utf-8")
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from flowers_jax.data.folder import ImageFolder
-from flowers_jax.runs import evaluate, files, folder
+from flowers_jax.runs import evaluate, files, run_folder
 from flowers_jax.study import report
 from flowers_jax.study.runner import Run
 from flowers_jax.train import train_and_evaluate
@@ -53,7 +53,7 @@ def runs(trained, tmp_path):
 
 
 def change_summary(workdir, **changes):
-    files.write_json(workdir / "summary.json", folder.read_summary(workdir) | changes)
+    files.write_json(workdir / "summary.json", run_folder.read_summary(workdir) | changes)
 
 
 def write_report(runs, *flags):
@@ -97,7 +97,7 @@ def test_the_page_reads_sorts_and_escapes(runs, image_folder, browser):
     browser.execute_script("arguments[0].click()", buttons[1])
     assert column(2) == ["1", "0"]
     ours = [
-        f"{100 * folder.read_summary(runs / f'seed_{seed}')['best_val_accuracy']:.2f}"
+        f"{100 * run_folder.read_summary(runs / f'seed_{seed}')['best_val_accuracy']:.2f}"
         for seed in (1, 0)
     ]
     assert column(headings.index("ours") + 1) == ours
@@ -106,7 +106,7 @@ def test_the_page_reads_sorts_and_escapes(runs, image_folder, browser):
 def test_the_findings_are_shown_with_runs_of_the_study_only(runs):
     assert report.write(runs, None) == 2
     assert "indings" not in (runs / "report.html").read_text()
-    config = folder.read_summary(runs / "seed_1")["config"]
+    config = run_folder.read_summary(runs / "seed_1")["config"]
     change_summary(runs / "seed_1", config=config | {"study_run": "improvement_0_base"})
     report.write(runs, None)
     page = (runs / "report.html").read_text()

@@ -7,33 +7,33 @@ import commands
 import pytest
 
 from flowers_jax.process.errors import UserError
-from flowers_jax.runs import folder
+from flowers_jax.runs import run_folder
 from flowers_jax.train import train_and_evaluate
 
 
 def test_differences_name_the_dotted_keys():
     old = {"a": 1, "b": {"c": 2, "d": None}}
     new = {"a": 1, "b": {"c": 3, "d": None}, "e": "x"}
-    assert folder.differences(old, new) == ["b.c was 2 and is 3", "e was None and is 'x'"]
+    assert run_folder.differences(old, new) == ["b.c was 2 and is 3", "e was None and is 'x'"]
 
 
 def test_run_folders_are_set_aside_one_after_the_other(tmp_path):
     workdir = tmp_path / "run"
-    assert folder.set_aside(workdir) is None
+    assert run_folder.set_aside(workdir) is None
     for number in (1, 2):
         workdir.mkdir()
         (workdir / "config.json").write_text("{}")
-        assert folder.set_aside(workdir) == tmp_path / f"run.old{number}"
+        assert run_folder.set_aside(workdir) == tmp_path / f"run.old{number}"
 
 
 def test_only_a_run_folder_is_set_aside(tmp_path, monkeypatch):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="is not a run folder"):
-        folder.set_aside(tmp_path)
+        run_folder.set_aside(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="is the current folder"):
-        folder.set_aside(Path("."))
+        run_folder.set_aside(Path("."))
     assert (tmp_path / "thesis.tex").exists()
 
 
@@ -41,8 +41,8 @@ def test_only_a_run_folder_is_set_aside(tmp_path, monkeypatch):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from flowers_jax.runs import folder
-with folder.lock(Path(sys.argv[1])):
+from flowers_jax.runs import run_folder
+with run_folder.lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -56,7 +56,7 @@ def test_a_run_that_another_process_trains_is_left_alone(tiny_config, tmp_path):
     )
     try:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(folder.Busy, match=f"trained by process {holder.pid} on "):
+        with pytest.raises(run_folder.Busy, match=f"trained by process {holder.pid} on "):
             train_and_evaluate(tiny_config, workdir)
         assert not (workdir / "config.json").exists()
     finally:

@@ -9,7 +9,7 @@ import pytest
 
 from flowers_jax import settings
 from flowers_jax.process.errors import UserError
-from flowers_jax.runs import folder, history
+from flowers_jax.runs import history, run_folder
 from flowers_jax.study import runner
 from flowers_jax.study.runner import Run
 
@@ -81,7 +81,7 @@ def test_a_program_is_compiled_by_its_first_run_before_the_others_start(tiny_run
 def test_nothing_starts_for_what_is_finished_or_has_other_settings(tiny_run):
     finished, other = tiny_run("finished"), tiny_run("other", seed=1)
     for run, stored in ((finished, finished), (other, tiny_run("other", seed=2))):
-        folder.describe(made(run), stored.load(), ["a", "b"], "")
+        run_folder.describe(made(run), stored.load(), ["a", "b"], "")
     (finished.workdir / "summary.json").write_text('{"epochs_run": 2}')
     failures = runner.train_all([finished, other])
     assert list(failures) == [other.workdir]
@@ -123,17 +123,17 @@ def test_neither_an_error_nor_a_kill_stops_the_others(tiny_run):
     assert set(failures) == {wrong.workdir, killed.workdir}
     assert "init_from='nowhere.h5' is neither a file nor a run folder" in failures[wrong.workdir]
     assert "died (exit status -9), possibly out of memory" in failures[killed.workdir]
-    assert all(folder.read_summary(run.workdir)["epochs_run"] == 2 for run in runs[2:])
+    assert all(run_folder.read_summary(run.workdir)["epochs_run"] == 2 for run in runs[2:])
 
 
 @pytest.mark.slow
 def test_what_another_process_trains_is_skipped(tiny_run, caplog):
     busy, other = tiny_run("busy"), tiny_run("other")
     caplog.set_level("INFO", "flowers_jax")
-    with folder.lock(made(busy)):
+    with run_folder.lock(made(busy)):
         assert runner.train_all([busy, other]) == {}
         assert f"skipped: {busy.workdir} is being trained by process {os.getpid()}" in caplog.text
         assert not (busy.workdir / "config.json").exists()
-    assert folder.read_summary(other.workdir)["epochs_run"] == 2
+    assert run_folder.read_summary(other.workdir)["epochs_run"] == 2
     assert runner.train_all([busy]) == {}
-    assert folder.read_summary(busy.workdir)["epochs_run"] == 2
+    assert run_folder.read_summary(busy.workdir)["epochs_run"] == 2

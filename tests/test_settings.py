@@ -10,7 +10,7 @@ from configs import common
 from flowers_jax import keras_models, models, optimizers, reference, settings
 from flowers_jax.models import layers
 from flowers_jax.process.errors import UserError
-from flowers_jax.runs import folder
+from flowers_jax.runs import run_folder
 
 
 def test_all_faults_are_named_in_one_message():
@@ -121,10 +121,10 @@ def test_a_removed_setting_and_a_changed_value_are_said_with_both_values(tmp_pat
     stored = json.loads(settings.check(common.get_config()).to_json())
     del stored["data"]["exif_orientation"]  # not known yet to the version that wrote it
     old = settings.from_json(stored)
-    folder.require_same_settings(tmp_path, old, settings.check(common.get_config()))
+    run_folder.require_same_settings(tmp_path, old, settings.check(common.get_config()))
     stored |= {"label_smoothing": 0.1, "batch_size": 64}
     with pytest.raises(UserError, match=r"batch_size was 64 and is 32; label_smoothing was 0.1 "):
-        folder.require_same_settings(
+        run_folder.require_same_settings(
             tmp_path, settings.from_json(stored), settings.check(common.get_config())
         )
 

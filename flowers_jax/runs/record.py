@@ -11,10 +11,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flowers_jax.early_stopping import EarlyStopping
-from flowers_jax.runs import folder, history, progress
+from flowers_jax.runs import history, progress, run_folder
 from flowers_jax.runs.events import Events
-from flowers_jax.runs.folder import Summary
 from flowers_jax.runs.history import History, Row
+from flowers_jax.runs.run_folder import Summary
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class Record:
         accuracies = [row["val_accuracy"] for row in self.history]
         seconds = [row["seconds"] for row in self.history]
         return {
-            "config": folder.json_config(self.config),
+            "config": run_folder.json_config(self.config),
             **circumstances,
             "epochs_run": len(self.history),
             "stopped_early": self.stopping.should_stop,
@@ -125,7 +125,7 @@ class Record:
             "max_train_accuracy": max(row["accuracy"] for row in self.history),
             "train_seconds": sum(seconds),
             "images_per_second": self._num_images / float(np.median(seconds)),
-            "versions": folder.versions(),
+            "versions": run_folder.versions(),
             "seed": self.config.seed,
             "x64": jax.config.values["jax_enable_x64"],
             "matmul_precision": jax.config.values["jax_default_matmul_precision"],

@@ -12,8 +12,8 @@ from flowers_jax.data.folder import ImageFolder
 from flowers_jax.process.errors import ResultsIncomplete
 from flowers_jax.runs import evaluate, files
 from flowers_jax.runs.evaluate import Evaluation
-from flowers_jax.runs.folder import Summary
 from flowers_jax.runs.history import History
+from flowers_jax.runs.run_folder import Summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

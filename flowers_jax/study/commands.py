@@ -18,7 +18,7 @@ from absl import flags
 from flowers_jax import reference
 from flowers_jax.process import command
 from flowers_jax.process.errors import UserError
-from flowers_jax.runs import files, folder, history, plots
+from flowers_jax.runs import files, history, plots, run_folder
 from flowers_jax.study import folds, runner, table
 from flowers_jax.study.runner import Failures, Run
 from flowers_jax.study.sweeps import Sweep, Variant
@@ -63,7 +63,7 @@ def study(patterns: Sequence[str] | None, name: str | None) -> None:
     def write(runs: Runs, failures: Failures) -> None:
         rows = []
         for config in CONFIGS:
-            found = {p for p in (root / config).glob("seed_*") if not folder.is_set_aside(p)}
+            found = {p for p in (root / config).glob("seed_*") if not run_folder.is_set_aside(p)}
             workdirs = found | {run.workdir for run in runs.get(config, [])}
             if workdirs or config in STUDY:
                 rows.append(table.row_of_runs(config, workdirs, failures))
@@ -117,7 +117,7 @@ def ablation(sweep: Sweep) -> None:
             workdirs = [run.workdir for run in group]
             row = table.row_of_runs(group[0].config, workdirs, failures)
             rows.append([variant, *(row[column] for column in COLUMNS)])
-            finished = [history.read(w) for w in workdirs if folder.read_summary(w)]
+            finished = [history.read(w) for w in workdirs if run_folder.read_summary(w)]
             if finished:
                 histories[variant] = finished
         header = ["variant", *COLUMNS]

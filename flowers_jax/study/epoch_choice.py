@@ -16,7 +16,7 @@ from flowers_jax import settings, train, weights
 from flowers_jax.data import batches
 from flowers_jax.early_stopping import EarlyStopping
 from flowers_jax.ops import backend
-from flowers_jax.runs import files, folder
+from flowers_jax.runs import files, run_folder
 from flowers_jax.runs.checkpoints import Checkpoints
 from flowers_jax.study.runner import Run
 from flowers_jax.trainer import Trainer, create_mesh, create_task
@@ -43,7 +43,7 @@ def train_with_predictions(run: Run) -> Right:
     """Trains to the last epoch, and keeps `epoch_<number>.npy`; killed, it goes on at an epoch."""
     config, out = settings.check(run.load()), run.workdir
     train.finished_summary(config, out)  # refuses other settings
-    files.write_json(out / "config.json", folder.json_config(config))
+    files.write_json(out / "config.json", run_folder.json_config(config))
     mesh = create_mesh()
     _, data = train.load_data(config, out, mesh)
     task = create_task(config, len(data.class_names), len(data.train))

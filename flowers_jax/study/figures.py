@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from flowers_jax.runs import files, folder, history
+from flowers_jax.runs import files, history, run_folder
 
 # Loss of the predicted probability p where the truth is 0, as the study drew it, and its slope.
 LOSSES = {
@@ -75,7 +75,7 @@ def write_heads(root: Path) -> None:
     rows = []
     for variant in sorted(root.glob("weight_*")):
         found = sorted(path.parent for path in variant.glob("seed_*/summary.json"))
-        histories = [history.read(path) for path in found if not folder.is_set_aside(path)]
+        histories = [history.read(path) for path in found if not run_folder.is_set_aside(path)]
         if histories:
             columns = [f"val_{head}_accuracy" for head in HEADS]
             best = [statistics.mean(max(row[c] for row in h) for h in histories) for c in columns]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flowers_jax.runs import evaluate, files, folder, plots
+from flowers_jax.runs import evaluate, files, plots, run_folder
 
 HEADER = [
     *("config", "runs", "accuracy", "sd", "lowest", "highest"),
@@ -37,19 +37,19 @@ def write(
 
 
 def _row(root: Path, config: str, folds: Sequence[Path], failures: set[Path]) -> list[str]:
-    finished = [path for path in folds if folder.read_summary(path)]
+    finished = [path for path in folds if run_folder.read_summary(path)]
     state = "in full" if len(finished) == len(folds) else f"{len(finished)} of {len(folds)} runs"
     if not failures.isdisjoint(folds):
         state += ", failed"
     if not finished:
         return [config, "0", *[""] * (len(HEADER) - 3), state]
     matrix = np.sum([evaluate.read_confusion_matrix(path) for path in finished], axis=0)
-    names = folder.read_class_names(finished[0])
+    names = run_folder.read_class_names(finished[0])
     target, title = root / config, f"{config}: {matrix.sum()} answers of {len(finished)} runs"
     evaluate.write_confusion_matrix(target / "confusion_matrix.csv", matrix, names)
     figure = plots.confusion_matrix(matrix, names, title)
     files.write_figure(target / "confusion_matrix.png", figure)
-    summaries = [folder.read_summary(path) or {} for path in finished]
+    summaries = [run_folder.read_summary(path) or {} for path in finished]
     shares = [summary["reported_val_accuracy"] for summary in summaries]
     right, total = int(np.trace(matrix)), int(matrix.sum())
     tested = [summary["test"]["accuracy"] for summary in summaries if "test" in summary]

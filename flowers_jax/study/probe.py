@@ -22,7 +22,7 @@ from flowers_jax.data import batches, scaling
 from flowers_jax.data.batches import Batch, Batches
 from flowers_jax.models import Variables
 from flowers_jax.ops import backend
-from flowers_jax.runs import files, folder
+from flowers_jax.runs import files, run_folder
 from flowers_jax.step import Scalar, Task, TrainState
 from flowers_jax.study.runner import Run
 from flowers_jax.trainer import Trainer, create_mesh, create_task
@@ -53,7 +53,7 @@ def run(data_dir: str | None, image_size: int, num_steps: int) -> None:
     study = Run("vgg16_adam", {"image_size": image_size, "data.dir": data_dir}, out)
     config = settings.check(study.load())
     train.finished_summary(config, out)  # refuses other settings
-    files.write_json(out / "config.json", folder.json_config(config))
+    files.write_json(out / "config.json", run_folder.json_config(config))
     mesh = create_mesh()
     _, data = train.load_data(config, out, mesh)
     rows = files.read_csv(out / "layers.csv")

@@ -18,8 +18,8 @@ from PIL import Image
 from flowers_jax import reference, run
 from flowers_jax.data import decode
 from flowers_jax.process.errors import UserError
-from flowers_jax.runs import files, folder
-from flowers_jax.runs.folder import Summary
+from flowers_jax.runs import files, run_folder
+from flowers_jax.runs.run_folder import Summary
 from flowers_jax.study import table
 
 NUM_MISTAKES = 12
@@ -41,7 +41,7 @@ def write(root: Path, image_folder: Path | None) -> int:
     The page shows images of `root` and `image_folder` only.
     """
     workdirs = sorted(path.parent for path in root.rglob("summary.json"))
-    workdirs = [workdir for workdir in workdirs if not folder.is_set_aside(workdir)]
+    workdirs = [workdir for workdir in workdirs if not run_folder.is_set_aside(workdir)]
     if not workdirs:
         raise UserError(f"{root} has no finished run below it (no summary.json).")
     image_roots = [root] if image_folder is None else [root, image_folder]
@@ -63,7 +63,7 @@ def write(root: Path, image_folder: Path | None) -> int:
 
 def describe(root: Path, workdir: Path, image_roots: Sequence[Path]) -> dict[str, Any]:
     """What the template shows of one run."""
-    summary = folder.read_summary(workdir) or {}
+    summary = run_folder.read_summary(workdir) or {}
     confidence = workdir / "confidence.png"  # older runs have none
     answers = read_answers(workdir)
     mistakes = _shown(most_confident_mistakes(answers), image_roots)

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from flowers_jax import settings
 from flowers_jax.ops import backend
 from flowers_jax.process.errors import Interrupted, ResultsIncomplete, UserError
-from flowers_jax.runs import folder
+from flowers_jax.runs import run_folder
 from flowers_jax.train import finished_summary, train_and_evaluate
 
 # Seconds between two looks at the running processes; a signal waits as long to be passed on.
@@ -57,7 +57,7 @@ class Run:
     @functools.cached_property
     def program(self) -> dict[str, Any]:
         """What is compiled: runs that differ only in the rest find it in the compilation cache."""
-        stored = folder.json_config(self.load())
+        stored = run_folder.json_config(self.load())
         return {key: value for key, value in stored.items() if key not in NOT_COMPILED}
 
 
@@ -122,7 +122,7 @@ def train_all(runs: Iterable[Run], jobs: int = 1) -> Failures:
                 if received:
                     if isinstance(ending, Interrupted):
                         places.append(f"{run.workdir}, {ending.place}")
-                elif isinstance(ending, folder.Busy):
+                elif isinstance(ending, run_folder.Busy):
                     log.info("skipped: %s", ending)
                 elif ending is not None:
                     note(run, ending)

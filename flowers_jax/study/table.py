@@ -8,8 +8,8 @@ from typing import Any
 from scipy import stats
 
 from flowers_jax import reference
-from flowers_jax.runs import evaluate, files, folder
-from flowers_jax.runs.folder import Summary
+from flowers_jax.runs import evaluate, files, run_folder
+from flowers_jax.runs.run_folder import Summary
 
 Row = dict[str, Any]
 
@@ -52,7 +52,7 @@ def cell(row: Row, column: str) -> str:
 def row_of_runs(config_name: str, workdirs: Iterable[Path], failures: Iterable[Path]) -> Row:
     """`row` of the runs in these folders, one per seed; `state` tells what is missing or failed."""
     workdirs = sorted(workdirs)
-    finished = [summary for workdir in workdirs if (summary := folder.read_summary(workdir))]
+    finished = [summary for workdir in workdirs if (summary := run_folder.read_summary(workdir))]
     result = row(config_name, finished)
     if len(finished) < len(workdirs):
         result["state"] += f", {len(finished)} of {len(workdirs)} seeds finished"
