@@ -4,6 +4,7 @@ An image folder has one sub-folder per class. Files are listed, ordered and spli
 `image_dataset_from_directory`, which gives the study's split file by file.
 """
 
+import contextlib
 import dataclasses
 import glob
 import logging
@@ -84,13 +85,11 @@ def scan(root: str | os.PathLike, class_names: Sequence[str] | None = None) -> I
         folder that is split into `train`, `val` and `test`, or class folders listed a second time
         inside one of them (Kaggle's archive once held `flowers/flowers`).
     """
-    try:
+    with _readable(root):
         root, classes = _top(Path(root))
         _require_classes(root, classes, class_names)
         listing = _Listing(root)
         listings = [listing.images_of(folder) for folder in classes]
-    except OSError as error:
-        raise UserError(f"{error.filename or root} cannot be read: {error.strerror}.") from error
     listings = listing.without_links(listings)
     listing.report()
     empty = [folder.name for folder, files in zip(classes, listings, strict=True) if not files]
@@ -119,11 +118,9 @@ def images_below(folder: str | os.PathLike) -> list[str]:
       UserError: there is none, or a folder cannot be read.
     """
     folder = Path(folder)
-    try:
+    with _readable(folder):
         listing = _Listing(folder)
         paths = listing.images_of(folder)
-    except OSError as error:
-        raise UserError(f"{error.filename or folder} cannot be read: {error.strerror}.") from error
     listing.report()
     if not paths:
         raise UserError(f"{folder} holds no images ({', '.join(EXTENSIONS)}).")
@@ -138,10 +135,8 @@ def parts(root: str | os.PathLike) -> dict[str, Path]:
     Raises:
       UserError: there are other folders beside them, two for one split, or none to train on.
     """
-    try:
+    with _readable(root):
         root, folders = _top(Path(root))
-    except OSError as error:
-        raise UserError(f"{error.filename or root} cannot be read: {error.strerror}.") from error
     found = {path: PARTS[path.name.lower()] for path in folders if path.name.lower() in PARTS}
     if len(found) < 2:
         return {}
@@ -154,6 +149,15 @@ def parts(root: str | os.PathLike) -> dict[str, Path]:
     if "train" not in found.values():
         raise UserError(f"{root} is split already ({names}), but has no training images (train).")
     return {split: path for path, split in found.items()}
+
+
+@contextlib.contextmanager
+def _readable(root: str | os.PathLike) -> Iterator[None]:
+    """Turns the file system's errors into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or root} cannot be read: {error.strerror}.") from error
 
 
 def _top(root: Path) -> tuple[Path, list[Path]]:

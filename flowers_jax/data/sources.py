@@ -83,10 +83,15 @@ def _kaggle() -> DataSource:
             "no images found: give --config.data.dir=DIR or set FLOWERS_DIR to a folder with one "
             f"sub-folder per class; on Kaggle add the data set {KAGGLE_HANDLE} as input; elsewhere "
             "let kagglehub download it, which failed here "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}); "
+            f"({_in_short(error)}); "
             "or take --config.data.source=tfds or --config.data.source=drawn."
         ) from error
     return DataSource(f"Kaggle {KAGGLE_HANDLE}", root)
+
+
+def _in_short(error: Exception) -> str:
+    first_line, *_ = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {first_line[:120]}"
 
 
 def _tfds(directory: str | None) -> Path:
@@ -109,8 +114,7 @@ def _tfds(directory: str | None) -> Path:
         examples = builder.as_dataset("train", decoders={"image": tfds.decode.SkipDecoding()})
     except Exception as error:  # tfds passes on whatever the network raises
         raise UserError(
-            "tensorflow-datasets could not provide tf_flowers "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''})."
+            f"tensorflow-datasets could not provide tf_flowers ({_in_short(error)})."
         ) from error
     export(
         ((int(e["label"]), bytes(e["image"])) for e in examples.as_numpy_iterator()),
