@@ -26,14 +26,9 @@ def main(arguments: Sequence[str]) -> None:
     workdirs = [Path(name).expanduser() for name in dict.fromkeys(arguments[1:])]
     if not workdirs:
         raise UserError("give run folders: runs/quickstart runs/mine.")
-    histories = {}
-    for workdir in workdirs:
-        run_folder.read_config(workdir)
-        histories[str(workdir)] = history.read(workdir)
-        if not histories[str(workdir)]:
-            raise UserError(f"{workdir} has no epoch yet; leave it out.")
-    print(files.markdown(HEADER, [row(workdir, histories[str(workdir)]) for workdir in workdirs]))
-    figure = plots.compare({name: [rows] for name, rows in histories.items()}, "")
+    histories = {workdir: history.read(workdir) for workdir in workdirs}
+    print(files.markdown(HEADER, [row(workdir, rows) for workdir, rows in histories.items()]))
+    figure = plots.compare({str(workdir): [rows] for workdir, rows in histories.items()}, "")
     files.write_figure(Path(_OUTPUT.value).expanduser(), figure)
     print(f"picture in {_OUTPUT.value}")
 
@@ -41,6 +36,8 @@ def main(arguments: Sequence[str]) -> None:
 def row(workdir: Path, rows: history.History) -> list[str]:
     """The table's row of a run; its best epoch is that of the best validation accuracy."""
     config = settings.from_json(run_folder.read_config(workdir))
+    if not rows:
+        raise UserError(f"{workdir} has no epoch yet; leave it out.")
     best = max(rows, key=lambda row: (not math.isnan(row["val_accuracy"]), row["val_accuracy"]))
     return [
         str(workdir),

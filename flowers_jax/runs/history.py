@@ -1,6 +1,6 @@
 """The history of a run: a row per epoch, in `history.csv`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flowers_jax import metrics
@@ -8,6 +8,7 @@ from flowers_jax.runs import files
 
 Row = dict[str, float]
 History = list[Row]
+Original = Mapping[str, Sequence[float]]  # a run of the study: its logged columns
 
 
 def columns(heads: Sequence[str]) -> list[str]:

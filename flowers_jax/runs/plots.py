@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from flowers_jax import calibration
 from flowers_jax.runs.evaluate import Evaluation
-from flowers_jax.runs.history import History
+from flowers_jax.runs.history import History, Original
 
 
 class Figure(matplotlib.figure.Figure):
@@ -23,8 +23,6 @@ class Figure(matplotlib.figure.Figure):
 
 
 TRAINING, VALIDATION = "tab:blue", "tab:orange"
-# A run of the study: its logged columns.
-Original = Mapping[str, Sequence[float]]
 
 
 def curves(history: History, best_epoch: int, title: str, original: Original | None) -> Figure:
@@ -42,20 +40,11 @@ def curves(history: History, best_epoch: int, title: str, original: Original | N
     # A single epoch shows only as a point.
     marker = "o" if len(history) < 4 else None
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for prefix, name, colour in (
-            ("", "training", TRAINING),
-            ("val_", "validation", VALIDATION),
-        ):
+        for prefix, name, colour in ("", "training", TRAINING), ("val_", "validation", VALIDATION):
             logged = _logged(original, prefix + metric)
             if logged:
-                axes.plot(
-                    range(1, len(logged) + 1),
-                    logged,
-                    color=colour,
-                    linewidth=0.8,
-                    alpha=0.55,
-                    label=f"{name}, original study",
-                )
+                label, logged_epochs = f"{name}, original study", range(1, len(logged) + 1)
+                axes.plot(logged_epochs, logged, color=colour, lw=0.8, alpha=0.55, label=label)
             values = [row[prefix + metric] for row in history]
             axes.plot(epochs, values, color=colour, linewidth=1.8, marker=marker, label=name)
         best = next(row for row in history if row["epoch"] == best_epoch)
@@ -64,16 +53,19 @@ def curves(history: History, best_epoch: int, title: str, original: Original | N
         axes.plot(best_epoch, value, "o", color=VALIDATION, markeredgecolor="black", zorder=3)
         shown = f"{value:.1%}" if metric == "accuracy" else f"{value:.3f}"
         axes.plot([], [], " ", label=f"best epoch {best_epoch}: {shown}")
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(metric)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.25)
+        _label(axes, metric)
         axes.legend(fontsize=8)
         if metric == "loss":
             _limit_outliers(axes, history, original)
         else:
             axes.set_ylim(0, 1.02)
     return figure
+
+
+def _label(axes: mpl.axes.Axes, quantity: str) -> None:
+    axes.set(xlabel="epoch", ylabel=quantity)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
 
 
 def _logged(original: Original | None, column: str) -> Sequence[float] | None:
@@ -122,10 +114,7 @@ def compare(histories: Mapping[str, Sequence[History]], title: str) -> Figure:
                 if np.isfinite(values).any():
                     k = int(best(values))
                     axes.plot(epochs[k], values[k], "o", color=colour, markersize=4)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.25)
+        _label(axes, label)
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside right upper", fontsize=8)
@@ -200,22 +189,14 @@ def confidence(evaluations: Mapping[str, Evaluation], temperature: float, title:
         images, raw = evaluation.images, evaluation.probabilities
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle="--")
         calibrated = calibration.calibrate(raw, temperature)
-        for label, values, colour in (
-            ("before", raw, "0.5"),
-            ("after", calibrated, "tab:blue"),
-        ):
+        for label, values, colour in ("before", raw, "0.5"), ("after", calibrated, "tab:blue"):
             bins = calibration.reliability(values, images.labels)
             seen = bins.count > 0
             error = calibration.expected_calibration_error(values, images.labels)
-            axes.plot(
-                bins.confidence[seen],
-                bins.accuracy[seen],
-                color=colour,
-                linewidth=1.2,
-                label=f"{label}: error {error:.3f}",
-            )
+            points = bins.confidence[seen], bins.accuracy[seen]
+            axes.plot(*points, color=colour, linewidth=1.2, label=f"{label}: error {error:.3f}")
             area = 10 + 300 * bins.count[seen] / len(images)
-            axes.scatter(bins.confidence[seen], bins.accuracy[seen], area, colour, alpha=0.5)
+            axes.scatter(*points, area, colour, alpha=0.5)
         axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
         axes.set_title(f"{len(images)} {name} images", fontsize=10)
         axes.legend(fontsize=8, loc="upper left")

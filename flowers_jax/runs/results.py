@@ -1,7 +1,7 @@
 """What a finished run leaves: `summary.json`, tables and pictures."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +12,11 @@ from flowers_jax.data.folder import ImageFolder
 from flowers_jax.process.errors import ResultsIncomplete
 from flowers_jax.runs import evaluate, files
 from flowers_jax.runs.evaluate import Evaluation
-from flowers_jax.runs.history import History
+from flowers_jax.runs.history import History, Original
 from flowers_jax.runs.run_folder import Summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Original = Mapping[str, Sequence[float]]
 
 log = logging.getLogger(__name__)
 
