@@ -14,7 +14,10 @@ from flowers_jax.runs import run_folder
 from flowers_jax.train import train_and_evaluate
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="Config file; its values can be overridden: --config.seed=1."
+    "config",
+    help_string="Config file; its values can be overridden: --config.seed=1.",
+    lock_config=False,  # `settings.check` names what is no setting
+    accept_new_attributes=True,
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; default: runs/<name of the config>.")
 _RESTART = flags.DEFINE_bool("restart", False, "Set an existing run folder aside; begin anew.")

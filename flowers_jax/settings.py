@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict, config_dict
 
 from flowers_jax import metrics, models, optimizers, transfer
@@ -27,7 +28,9 @@ Rule = Callable[[Any], str | None]
 
 def choice(names: Collection[str]) -> Rule:
     """One of these names, or of the entries that a table has when the value is checked."""
-    return lambda value: None if value in names else f"is not one of {', '.join(names)}"
+    return lambda value: (
+        None if isinstance(value, str) and value in names else f"is not one of {', '.join(names)}"
+    )
 
 
 def kind(*types: type, name: str) -> Rule:
@@ -64,6 +67,12 @@ def class_weights(value: Any) -> str | None:  # noqa: ANN401
     ):
         return None
     return "is neither 'balanced' nor a tuple of numbers above 0"
+
+
+def names(value: Any) -> str | None:  # noqa: ANN401
+    """A tuple or list of text."""
+    is_list = type(value) in (tuple, list) and all(isinstance(name, str) for name in value)
+    return None if is_list else "is not a tuple of names"
 
 
 TEXT = kind(str, name="text")
@@ -103,7 +112,7 @@ SETTINGS: dict[str, Setting] = {
     "input_scaling": Setting("-1_1", choice(scaling.SCALINGS)),
     "dtype": Setting("float32", choice(("float32", "bfloat16"))),
     "init_from": Setting(None, TEXT, str),  # a run folder, or a weights file of Keras
-    "frozen": Setting((), kind(tuple, list, name="a tuple of names")),  # layers, as "block1_*"
+    "frozen": Setting((), names),  # of layers, as "block1_*"
     # Data
     "data": Setting({}, GROUP),
     "data.source": Setting("auto", choice(sources.SOURCES)),
@@ -148,9 +157,13 @@ SETTINGS: dict[str, Setting] = {
     "checkpoint": Setting({}, GROUP),
     "checkpoint.every_minutes": Setting(5.0, number(least=0)),
 }
-# Of arguments of optimizers and augmentations; others take any value of their default's type.
+# Of arguments of models, optimizers and augmentations; others take any value of their default's
+# type.
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("beta_1", "beta_2", "rho", "momentum", "zoom"), number(least=0, below=1)),
+    **dict.fromkeys(
+        ("beta_1", "beta_2", "rho", "momentum", "zoom", "conv_dropout"), number(least=0, below=1)
+    ),
+    "last_kernel": integer(1),
     **dict.fromkeys(
         ("initial_accumulator_value", "weight_decay", "rotation_degrees"), number(least=0)
     ),
@@ -184,7 +197,7 @@ def _like(default: Any) -> Rule:  # noqa: ANN401
 
 def default_config() -> ConfigDict:
     """The study's settings: 150 px, batch 32, Adam, Keras' split with seed 1337."""
-    return complete(ConfigDict())
+    return complete(ConfigDict(type_safe=False))  # `check` names values of the wrong type
 
 
 def complete(config: ConfigDict) -> ConfigDict:
@@ -200,7 +213,7 @@ def complete(config: ConfigDict) -> ConfigDict:
         default = setting.default
         if default is None:
             default = config_dict.placeholder(setting.optional)
-        group[last] = ConfigDict() if default == {} else default
+        group[last] = default
     return config
 
 
@@ -209,7 +222,7 @@ def from_json(stored: Mapping[str, Any]) -> ConfigDict:
     stored = {key: value for key, value in stored.items() if key != "num_replicas"}
     if stored.get("model") in VARIANTS:
         stored["model"], stored["model_args"] = "base_cnn", VARIANTS[stored["model"]]
-    return _with_own_arguments(complete(ConfigDict(stored)))
+    return _with_own_arguments(complete(ConfigDict(stored, type_safe=False)))
 
 
 # Names that version 0.1 had for `base_cnn` with arguments.
@@ -238,43 +251,58 @@ def _is_argument(key: str) -> bool:
 
 
 def check(config: ConfigDict) -> ConfigDict:
-    """`config` with the defaults of what it leaves out.
+    """`config` with the defaults of what it leaves out, and with values that JSON can hold.
 
     Raises:
       UserError: naming every setting that cannot be used.
     """
+    if type(config) is not ConfigDict:
+        raise UserError(f"the config is a {type(config).__name__}; take default_config().")
     config = complete(config)
+    _make_plain(config)
     # Combinations are looked at only where each value can be used.
     faults = list(_single_faults(config)) or list(_combined_faults(config))
     if faults:
-        raise UserError("these settings cannot be used: " + "; ".join(faults) + ".")
+        sentence = f"these settings cannot be used: {'; '.join(faults)}"
+        raise UserError(sentence if sentence.endswith("?") else f"{sentence}.")
     return _with_own_arguments(config)
 
 
-def _single_faults(config: ConfigDict) -> Iterator[str]:
+def _make_plain(config: ConfigDict) -> None:
+    """Paths become text, and numbers and arrays of NumPy those of Python."""
+    with config.ignore_type():
+        for key, value in config.items():
+            if isinstance(value, ConfigDict):
+                _make_plain(value)
+            elif isinstance(value, Path):
+                config[key] = str(value)
+            elif isinstance(value, np.generic | np.ndarray):
+                config[key] = value.tolist()
+
+
+def _single_faults(config: ConfigDict, prefix: str = "") -> Iterator[str]:
     settings = all_settings()
-    for key, value in _flatten(config):
-        if key in settings:
-            fault = settings[key].fault(value)
-            if fault:
-                yield f"{key}={value!r} {fault}"
-        else:
-            group, dot, last = key.rpartition(".")
-            split = (name.rpartition(".") for name in settings)
-            near = difflib.get_close_matches(
-                last, [name for g, _, name in split if g == group], n=1
-            )
-            yield f"there is no setting {key}" + (
-                f", did you mean {group}{dot}{near[0]}?" if near else ""
-            )
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        is_group = isinstance(value, ConfigDict)
+        if key not in settings:
+            yield f"there is no setting {key}{_instead(key, settings)}"
+        elif fault := settings[key].fault(value):
+            yield f"{key}={value.to_dict() if is_group else value!r} {fault}"
+        elif is_group and key not in OPEN_GROUPS:
+            yield from _single_faults(value, f"{key}.")
 
 
-def _flatten(config: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys with their values, groups included."""
-    for key, value in config.items():
-        yield prefix + key, value
-        if isinstance(value, ConfigDict) and prefix + key not in OPEN_GROUPS:
-            yield from _flatten(value, f"{prefix}{key}.")
+def _instead(key: str, known: Collection[str]) -> str:
+    """The setting that an unknown one may stand for, else those that its group has."""
+    group, dot, last = key.rpartition(".")
+    leaves = {name: name.rpartition(".")[2] for name in known}
+    own = [leaf for name, leaf in leaves.items() if name == f"{group}{dot}{leaf}"]
+    found = [f"{group}{dot}{leaf}" for leaf in difflib.get_close_matches(last, own, n=1)]
+    for name, leaf in leaves.items():  # in another group, or by its initials, as lr
+        if last in (leaf, "".join(word[:1] for word in leaf.split("_"))):
+            found.append(name)
+    return f", did you mean {found[0]}?" if found else f"; there are {', '.join(own)}"
 
 
 def _combined_faults(config: ConfigDict) -> Iterator[str]:
@@ -302,6 +330,10 @@ def _combined_faults(config: ConfigDict) -> Iterator[str]:
     except UserError as error:
         yield str(error).rstrip(".")
         return
+    mistyped = list(_mistyped_arguments(config, model))
+    if mistyped:
+        yield from mistyped
+        return
     yield from _faults_of_heads(config, model.HEADS)
     try:
         layers = models.shapes(model, config.image_size).layers
@@ -318,6 +350,8 @@ def _combined_faults(config: ConfigDict) -> Iterator[str]:
     if unknown:
         names = ", ".join(dict.fromkeys(layer[0] for layer in layers))
         yield f"frozen={', '.join(unknown)} matches no layer; {config.model} has {names}"
+    if config.frozen and all(transfer.is_frozen(layer, config.frozen) for layer in layers):
+        yield f"frozen={', '.join(config.frozen)} leaves no layer to train"
 
 
 def _faults_of_split(data: ConfigDict) -> Iterator[str]:
@@ -353,6 +387,17 @@ def create_model(config: ConfigDict, num_classes: int) -> Classifier:
     """The architecture that `config` describes."""
     dtype = jnp.dtype(config.dtype)
     return models.create_model(config.model, num_classes, dtype, **config.model_args)
+
+
+def _mistyped_arguments(config: ConfigDict, model: Classifier) -> Iterator[str]:
+    defaults = type(model)(num_classes=2)
+    for name, value in config.model_args.items():
+        default = getattr(defaults, name)
+        if type(default) in (int, float, bool, str):
+            like = kind(int, name="an integer") if type(default) is int else _like(default)
+            fault = RULES.get(name, like)(value)
+            if fault:
+                yield f"model_args.{name}={value!r} {fault}"
 
 
 def _faults_of_heads(config: ConfigDict, heads: tuple[str, ...]) -> Iterator[str]:

@@ -274,11 +274,19 @@ def test_the_commands(image_folder, tmp_path, monkeypatch):
         (["--config=configs/quickstart.py", "--config.seed=one"], "--config.seed=one"),
         (
             ["--config=configs/common.py", "--config.optimizer.lr=1"],
-            "--config.optimizer.lr=1 names no setting",
+            "no setting optimizer.lr, did you mean optimizer.learning_rate?",
+        ),
+        (
+            ["--config=configs/common.py", "--config.optimiser.name=sgd"],
+            "--config.optimiser.name=sgd names no setting, did you mean optimizer?",
+        ),
+        (
+            ["--config=configs/common.py", "--config.data.augment.zoom=0.1"],
+            "--config.data.augment=\"{'zoom': ...}\"",
         ),
         (
             ["--config=configs/common.py", "--config.early_stopping=None"],
-            "A config file can set a group to None",
+            "A config file can set one to None",
         ),
         (["--confg=configs/quickstart.py"], "Did you mean: config"),
         (["--config=configs/quickstart.py", "--config.model=foo"], "model='foo' is not one of"),

@@ -2,6 +2,7 @@ import json
 import re
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen as nn
 from ml_collections import ConfigDict
@@ -50,17 +51,29 @@ def test_all_faults_are_named_in_one_message():
         ("data.dir", 3, "data.dir=3 is not text"),
         ("data.augment", {"zooom": 0.1}, "augment.zooom, did you mean data.augment.zoom?"),
         ("early_stopping.patience", 0, "early_stopping.patience=0 must not be less than 1"),
-        ("optimizer.nesterov", True, "there is no setting optimizer.nesterov"),
+        ("data.augment", {"zoom": "far"}, "data.augment.zoom='far' is not a number"),
+        ("optimizer.nesterov", True, "setting optimizer.nesterov; there are name, learning_rate"),
+        ("optimizer.lr", 0.1, "setting optimizer.lr, did you mean optimizer.learning_rate?"),
+        ("patience", 3, "there is no setting patience, did you mean early_stopping.patience?"),
+        ("optimiser", {"lr": 1}, "there is no setting optimiser, did you mean optimizer?"),
+        ("optimizer", None, "optimizer=None is not a group of settings"),
+        ("model", ["alexnet"], "model=['alexnet'] is not one of pilot_cnn"),
+        ("batch_size", "8", "batch_size='8' is not an integer"),
+        ("class_weights", {0: 1.0, 1: 2.0}, "class_weights={0: 1.0, 1: 2.0} is neither"),
         ("optimizer.weight_decay", 0.1, "weight_decay=0.1: adam takes beta_1, beta_2, epsilon"),
         ("num_replicas", 2, "there is no setting num_replicas"),
         ("seed", 2**32, "seed=4294967296 must be less than 4.29497e+09"),
+        ("model_args", {"last_kernel": "5"}, "model_args.last_kernel='5' is not an integer"),
+        ("model_args", {"conv_dropout": 2}, "model_args.conv_dropout=2 must be less than 1"),
         ("model_args", {"kernel": 5}, "base_cnn takes the arguments conv_dropout, last_kernel"),
         ("early_stopping.restore_best_weights", 1, "=1 is not True or False"),
         ("batch_sise", 32, "there is no setting batch_sise, did you mean batch_size?"),
         ("optimizer.learnig_rate", 1.0, "did you mean optimizer.learning_rate?"),
         ("on_non_finite", "skip", "on_non_finite='skip' is not one of stop, skip_step, ignore"),
         ("frozen", "block1_*", "frozen='block1_*' is not a tuple of names"),
+        ("frozen", (3,), "frozen=(3,) is not a tuple of names"),
         ("frozen", ("block1_*",), "frozen=block1_* matches no layer; base_cnn has Conv_0"),
+        ("frozen", ("Conv_*", "Dense_*"), "frozen=Conv_*, Dense_* leaves no layer to train"),
         ("init_from", "no.h5", "init_from='no.h5' is neither a file nor a run folder"),
         ("aux_weight", 0.3, "aux_weight=0.3, but base_cnn has no auxiliary heads"),
         ("model", "googlenet", "aux_weight is not set, and googlenet has the heads main, aux1"),
@@ -75,15 +88,32 @@ def test_all_faults_are_named_in_one_message():
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(key, value, message):
-    config = common.get_config().unlock()
+    config = common.get_config()
     *path, last = key.split(".")
     group = config
     for part in path:
         group = group[part]
-    with group.ignore_type():
-        group[last] = ConfigDict(value) if isinstance(value, dict) else value
+    group[last] = value
     with pytest.raises(UserError, match=re.escape(message)):
         settings.check(config)
+
+
+def test_a_config_is_made_by_default_config():
+    for wrong in (None, {"model": "alexnet"}, "configs/quickstart.py"):
+        with pytest.raises(UserError, match=f"config is a {type(wrong).__name__}; take default_co"):
+            settings.check(wrong)
+
+
+def test_paths_and_numbers_of_numpy_are_taken(tmp_path):
+    config = settings.from_json(json.loads(common.get_config().to_json()))
+    for again in (common.get_config(), config):
+        again.data.dir = again.workdir = tmp_path
+        again.optimizer.learning_rate = np.logspace(-3, -1, 3)[1]
+        again.batch_size, again.class_weights = np.int64(8), np.array([1.0, 2.0])
+        stored = json.loads(settings.check(again).to_json())
+        assert stored["data"]["dir"] == stored["workdir"] == str(tmp_path)
+        assert stored["optimizer"]["learning_rate"] == pytest.approx(0.01)
+        assert (stored["batch_size"], stored["class_weights"]) == (8, [1.0, 2.0])
 
 
 @pytest.mark.parametrize("key", ["seed", "optimizer", "data.split", "early_stopping.mode"])

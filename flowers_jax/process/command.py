@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -53,18 +54,32 @@ def run(main: Callable[[Sequence[str]], None], messages: TextIO = sys.stdout) ->
 def _parse_flags(arguments: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)
-    # ml_collections raises the plain ones for a missing config file or an unknown or ill-typed key.
-    except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        cause = error.args[0] if error.args else None
-        name = str(cause.args[0]).strip("'") if isinstance(cause, KeyError) else ""
-        for argument in arguments:
-            if name and f".{name}=" in argument:
-                _fail(
-                    f"{argument} names no setting; what a group does not hold yet is given as a "
-                    "dictionary: --config.model_args=\"{'last_kernel': 5}\"."
-                )
-        of_none = "as a ConfigDict: `None`" in str(error)
-        _fail(f"{error} {'A config file can set a group to None.' * of_none}")
+    except flags.Error as error:
+        if " as a ConfigDict" not in str(error):
+            _fail(error)
+        given = str(error).partition(" as a ConfigDict")[0]
+        _fail(f"{given} as a dictionary, as groups are given. A config file can set one to None.")
+    # ml_collections raises these for a missing config file and for names that it cannot look up.
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        _fail(_about_name(arguments, str(error)) or error)
+
+
+def _about_name(arguments: Sequence[str], said: str) -> str | None:
+    """The setting whose name, given as `--config.KEY=VALUE`, ml_collections complains of."""
+    unset = re.match(r'Override (\S+) can not .* field "(.+?)" is None', said)
+    if unset:
+        path, _, name = unset[1].rpartition(".")
+        example = f"--config.{path}=\"{{'{name}': ...}}\""
+        return f"{path} is not set, so --config.{path}.{name} is given as a dictionary: {example}."
+    near = re.search('Did you mean "(.+?)"', said)
+    for argument in arguments:
+        if re.match(r"--?(no)?config\.", argument):
+            key = argument.partition("=")[0].partition(".")[2]
+            groups = key.split(".")[:-1]
+            is_name = re.fullmatch(r"\w+(\.\w+)*", key)
+            if not is_name or any(re.search(rf"\b{group}\b", said) for group in groups):
+                return f"{argument} names no setting{f', did you mean {near[1]}?' if near else '.'}"
+    return None
 
 
 def _fail(error: Exception | str) -> NoReturn:
