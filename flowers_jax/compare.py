@@ -23,14 +23,17 @@ HEADER = (
 
 def main(arguments: Sequence[str]) -> None:
     """Writes the picture and prints the table."""
-    workdirs = [Path(name).expanduser() for name in dict.fromkeys(arguments[1:])]
+    workdirs = list(dict.fromkeys(Path(name).expanduser() for name in arguments[1:]))
     if not workdirs:
         raise UserError("give run folders: runs/quickstart runs/mine.")
+    output = Path(_OUTPUT.value).expanduser()
+    if output.suffix.lower() != ".png":
+        raise UserError(f"--output={output} does not end in .png, which the picture is.")
     histories = {workdir: history.read(workdir) for workdir in workdirs}
     print(files.markdown(HEADER, [row(workdir, rows) for workdir, rows in histories.items()]))
     figure = plots.compare({str(workdir): [rows] for workdir, rows in histories.items()}, "")
-    files.write_figure(Path(_OUTPUT.value).expanduser(), figure)
-    print(f"picture in {_OUTPUT.value}")
+    files.write_figure(output, figure)
+    print(f"picture in {output}")
 
 
 def row(workdir: Path, rows: history.History) -> list[str]:

@@ -21,9 +21,12 @@ def main(arguments: Sequence[str]) -> None:
     """Prints metrics and report, and writes them to `RUN/evaluations/<name>/`."""
     if _WORKDIR.value is None or len(arguments) != 2:
         raise UserError("give a run and a labelled image folder: --workdir=runs/quickstart DIR.")
+    name = _NAME.value or ""
+    if name != Path(name).name:
+        raise UserError(f"--name={name} is a path; give a name.")
     root = Path(arguments[1]).expanduser().resolve()
     trained = run.load(_WORKDIR.value)
-    target = trained.workdir / "evaluations" / (_NAME.value or root.name)
+    target = trained.workdir / "evaluations" / (name or root.name)
     old = files.read_json(target / "metrics.json")
     if old and old["folder"] != str(root):
         raise UserError(f"{target} holds results of {old['folder']}; give another --name.")

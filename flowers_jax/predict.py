@@ -33,6 +33,11 @@ def main(arguments: Sequence[str]) -> None:
     """Prints class and probabilities of each image, or writes them to a file."""
     if _WORKDIR.value is None or not arguments[1:]:
         raise UserError("give a run and images: --workdir=runs/quickstart IMAGE|FOLDER...")
+    output = Path(_OUTPUT.value).expanduser() if _OUTPUT.value else None
+    if output is not None:  # before hours of work
+        files.prepare(output.parent)
+        if output.is_dir():
+            raise UserError(f"--output={output} is a folder; name a file in it.")
     paths = list(dict.fromkeys(path for name in arguments[1:] for path in folder.image_paths(name)))
     trained = run.load(_WORKDIR.value, _TTA.value)
     probabilities, bad = trained.predict_files(paths)
@@ -47,9 +52,9 @@ def main(arguments: Sequence[str]) -> None:
         for path, row in zip(paths, probabilities.tolist(), strict=True)
         if not math.isnan(row[0])
     ]
-    if _OUTPUT.value:
+    if output is not None:
         header = ["path", "predicted", *evaluate.class_columns(names)]
-        files.write_csv(Path(_OUTPUT.value).expanduser(), header, ([p, n, *r] for p, n, r in good))
+        files.write_csv(output, header, ([p, n, *r] for p, n, r in good))
     elif _JSON.value:
         entries = [
             {"path": path, "class": name, "probabilities": dict(zip(names, row, strict=True))}

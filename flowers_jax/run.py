@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -76,9 +77,9 @@ class Run:
         Raises:
           UserError: naming every file that cannot be decoded; or the images are none of these.
         """
-        if isinstance(images, np.ndarray):
+        if isinstance(images, np.ndarray) and images.dtype.kind not in "OU":  # as arrays of paths
             return self._of_pixels(images)
-        several = [images] if isinstance(images, Picture) else list(images)
+        several = _several(images)
         files = [image for image in several if isinstance(image, str | Path)]
         pictures = [image for image in several if isinstance(image, Image.Image)]
         if len(files) == len(several):
@@ -94,14 +95,14 @@ class Run:
         )
 
     def predict_files(
-        self, paths: Sequence[str | Path]
+        self, paths: str | Path | Sequence[str | Path]
     ) -> tuple[Float[np.ndarray, "n classes"], dict[str, str]]:
-        """Class probabilities of image files.
+        """Class probabilities of image files, or of one.
 
         Returns:
           The probabilities, NaN for files that cannot be decoded; and why these cannot, by path.
         """
-        names = tuple(str(path) for path in paths)
+        names = _names(paths)
         probabilities = np.full((len(names), len(self.class_names)), np.nan, np.float32)
         bad: dict[str, str] = {}
         nowhere = ImageFolder(names, np.zeros(len(names), np.int32), self.class_names)
@@ -135,27 +136,27 @@ class Run:
 
     def explain(
         self,
-        paths: Sequence[str | Path],
+        paths: str | Path | Sequence[str | Path],
         class_name: str | None = None,
         layer: str = gradcam.FEATURES,
     ) -> list[gradcam.Explanation]:
         """Grad-CAM: where in image files the network sees a class.
 
         Args:
-          paths: the files.
+          paths: the files, or one.
           class_name: the class; None for the predicted one of each image.
           layer: whose output is looked at; a name of `gradcam.layers`.
 
         Raises:
           UserError: there is no such class or layer, or an image cannot be decoded.
         """
+        names = _names(paths)
         if class_name not in (None, *self.class_names):
             known = ", ".join(self.class_names)
             raise UserError(f"{self.workdir} has no class {class_name!r}; choose one of {known}.")
         gradcam.require_layer(self.trainer.task.model, self.config.image_size, layer)
-        if not len(paths):
+        if not names:
             return []
-        names = tuple(map(str, paths))
         images, unreadable = self._decode(names)
         if unreadable:
             bad = {names[i]: why for i, why in unreadable.items()}
@@ -192,6 +193,8 @@ class Run:
 
     def plot_curves(self) -> Figure:
         """Loss and accuracy over the epochs, over those that the study logged."""
+        if not self.history:
+            raise UserError(f"{self.workdir} has no history.csv any more.")
         original = reference.history(self.config.study_run)
         return results.curves(self._finished(), self.history, original)
 
@@ -200,7 +203,10 @@ class Run:
         from flowers_jax.runs import plots
 
         summary = self._finished()
-        matrix = evaluate.read_confusion_matrix(self.workdir)
+        try:
+            matrix = evaluate.read_confusion_matrix(self.workdir)
+        except OSError as error:
+            raise UserError(f"{error.filename} cannot be read: {error.strerror}.") from error
         title = results.title_of_epoch(summary)
         return plots.confusion_matrix(matrix, self.class_names, title)
 
@@ -223,6 +229,8 @@ class Run:
                 "predict takes an array of pixels 0..255, uint8 [n, height, width, 3]; this one "
                 f"is {images.dtype} {list(images.shape)}."
             )
+        if any(0 in image.shape for image in images):
+            raise UserError("predict takes images with pixels; one of these has none.")
         if not len(images):
             return np.zeros((0, len(self.class_names)), np.float32)
         resized = decode.resize_pixels(images, self.config.image_size, self.config.data.resize)
@@ -261,6 +269,20 @@ class Run:
         # One size for all chunks: one program.
         batch_size = min(self.config.batch_size, num_images)
         return Batches(files, images, rows, batch_size, self.trainer.mesh)
+
+
+def _several(images: Any) -> list[Any]:  # noqa: ANN401
+    """The images, also if it is one, or none of ours."""
+    is_one = isinstance(images, Picture) or not isinstance(images, Iterable)
+    return [images] if is_one else list(images)
+
+
+def _names(paths: Any) -> tuple[str, ...]:  # noqa: ANN401
+    several = _several(paths)
+    for path in several:
+        if not isinstance(path, str | Path):
+            raise UserError(f"this takes paths of image files, not {type(path).__name__}.")
+    return tuple(map(str, several))
 
 
 def fit(config: ConfigDict, workdir: str | Path) -> Run:

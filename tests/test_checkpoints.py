@@ -40,6 +40,16 @@ def test_other_arrays_are_told_apart_from_damage_and_nothing_is_deleted(saved, w
         assert checkpoints.restore(trees(epoch={"sum": jnp.zeros(())}))[1] == {"number": 2}
 
 
+def test_a_checkpoint_of_another_version_is_told_apart_from_a_damaged_one(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, trees(epoch={"loss": jnp.ones(())}), {})
+    (tmp_path / "checkpoints" / "1" / "epoch").rename(tmp_path / "checkpoints" / "1" / "sums")
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(UserError, match=r"1 is whole, but .* version, .*differing: sums\)"):
+            checkpoints.restore(trees(epoch={"loss": jnp.zeros(())}))
+        checkpoints.restore(trees())  # what is common is read
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(saved):
     for path in (saved / "checkpoints" / "2" / "state").rglob("*"):
         if path.is_file():

@@ -43,12 +43,17 @@ def test_the_commands_evaluate_and_compare(trained, image_folder, tmp_path):
     assert "give another --name" in refused.stderr
 
     picture = tmp_path / "picture.png"
-    done = commands.run("compare", f"--output={picture}", trained.workdir, trained.workdir)
+    done = commands.run("compare", f"--output={picture}", trained.workdir, f"{trained.workdir}/")
     assert done.returncode == 0, done.stderr
-    assert f"| {trained.workdir} | pilot_cnn | adam 0.001 | 0 | 2 |" in done.stdout
+    assert done.stdout.count(f"| {trained.workdir} | pilot_cnn | adam 0.001 | 0 | 2 |") == 1
     assert Image.open(picture).size[0] > 500
-    refused = commands.run("compare", tmp_path)
-    assert (refused.returncode, "is not a run folder" in refused.stderr) == (2, True)
+    for line, message in (
+        (("compare", tmp_path), "is not a run folder"),
+        (("compare", "--output=a.pdf", trained.workdir), "--output=a.pdf does not end in .png"),
+        (("evaluate", "--workdir=run", "--name=../a", tmp_path), "--name=../a is a path"),
+    ):
+        refused = commands.run(*line)
+        assert (refused.returncode, message in refused.stderr) == (2, True)
 
 
 def test_the_table_tells_the_best_epoch_of_a_run_that_is_not_finished(tmp_path):

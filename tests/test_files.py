@@ -25,3 +25,10 @@ def test_a_table_is_read_back(tmp_path):
     files.write_csv(tmp_path / "a.csv", ["x", "y"], [[1, "a,b"], [2.5, '"']])
     assert files.read_csv(tmp_path / "a.csv") == [{"x": "1", "y": "a,b"}, {"x": "2.5", "y": '"'}]
     assert files.read_csv(tmp_path / "none.csv") == []
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "summary.json").write_text("{")
+    with pytest.raises(UserError, match=r"summary.json is damaged or cannot be read .*; remove it"):
+        files.read_json(tmp_path / "summary.json")
+    assert files.read_json(tmp_path / "none.json") is None

@@ -22,6 +22,7 @@ def test_the_same_images_elsewhere_are_the_same(image_folder, tmp_path):
 
 def test_other_images_are_refused_with_the_first_differences(image_folder, tmp_path):
     record(image_folder, tmp_path)
+    (tmp_path / "config.json").touch()
     before = (tmp_path / "images.csv").read_text()
     content = (image_folder / "blue" / "0.png").read_bytes()
     (image_folder / "blue" / "1.png").write_bytes(content)
@@ -31,3 +32,7 @@ def test_other_images_are_refused_with_the_first_differences(image_folder, tmp_p
     with pytest.raises(UserError, match=r"other images \(\d+ differences: .*is gone from the"):
         record(image_folder, tmp_path)
     assert (tmp_path / "images.csv").read_text() == before
+    # A start that failed before the folder was that of a run does not claim it.
+    (tmp_path / "config.json").unlink()
+    record(image_folder, tmp_path)
+    assert (tmp_path / "images.csv").read_text() != before

@@ -1,5 +1,6 @@
 """A run from Python: `flowers_jax.fit` and `load`, and what a `Run` can do."""
 
+import dataclasses
 import logging
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def test_paths_pictures_and_pixels_get_the_same_probabilities(trained, images):
     pixels = np.stack([np.asarray(picture) for picture in pictures])
     np.testing.assert_array_equal(trained.predict(pixels), expected)
     # One is one, in any form.
-    for one in (paths[0], str(paths[0]), pictures[0], pixels[:1]):
+    for one in (paths[0], str(paths[0]), pictures[0], pixels[:1], np.array(paths[:1])):
         np.testing.assert_allclose(trained.predict(one), expected[:1], rtol=1e-5)
     for none in ([], pixels[:0]):
         assert trained.predict(none).shape == (0, 2)
@@ -76,6 +77,9 @@ def test_paths_pictures_and_pixels_get_the_same_probabilities(trained, images):
         (np.zeros((1, 16, 16, 3), np.float32), r"pixels 0..255, uint8 .* one is float32 \[1, 16"),
         (np.zeros((16, 16, 3), np.uint8), r"this one is uint8 \[16, 16, 3\]"),
         ([np.zeros((16, 16, 3), np.uint8)], "not a list of ndarray"),
+        (None, "not a list of NoneType"),
+        (np.zeros((1, 0, 4, 3), np.uint8), "one of these has none"),
+        ([Image.new("RGB", (0, 0))], "one of these has none"),
         ([Image.new("I", (4, 4))], "has 32 bits per channel"),
         (["nowhere.png"], "1 of 1 images cannot be used: 'nowhere.png'"),
     ],
@@ -122,6 +126,14 @@ def test_the_pictures_are_those_of_the_run_folder(trained):
     assert [text.get_text() for text in axes.texts] == [str(n) for n in counts.ravel()]
 
 
+def test_a_picture_whose_table_is_gone_is_a_sentence(trained, tmp_path):
+    without = dataclasses.replace(trained, workdir=tmp_path, history=[])
+    with pytest.raises(UserError, match=r"has no history.csv any more"):
+        without.plot_curves()
+    with pytest.raises(UserError, match=r"confusion_matrix.csv cannot be read: No such file"):
+        without.plot_confusion_matrix()
+
+
 def test_messages_are_shown_once_and_the_hosts_loggers_stay(trained, capsys, caplog):
     package = logging.getLogger("flowers_jax")
     flowers_jax.fit(trained.config, trained.workdir)
@@ -145,14 +157,15 @@ def test_a_run_explains_the_predicted_or_another_class_at_any_layer(trained, ima
         assert explanation.heat.shape == (5, 5)
         assert explanation.heat.min() >= 0
         assert explanation.overlay().size == explanation.image.size == (24, 20)
-    (other,) = trained.explain(paths[:1], class_name="dark", layer="Conv_0")
+    (other,) = trained.explain(paths[0], class_name="dark", layer="Conv_0")
     assert (other.class_name, other.heat.shape) == ("dark", (14, 14))
 
 
 @pytest.mark.parametrize(
     ("paths", "options", "message"),
     [
-        (["no.png"], {}, "no.png' cannot be read"),
+        ("no.png", {}, "1 of 1 images cannot be used: 'no.png' cannot be read"),
+        ([Image.new("RGB", (4, 4))], {}, "takes paths of image files, not Image"),
         ([], {"class_name": "rose"}, "no class 'rose'; choose one of bright, dark"),
         ([], {"layer": "Dense_0"}, "no layer 'Dense_0' with height and width"),
     ],

@@ -85,7 +85,7 @@ def split(index: ImageFolder, config: ConfigDict) -> Files:
             missing = [index.class_names[k] for k in np.flatnonzero(images.counts() == 0)]
             if missing:
                 shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
-                log.warning("%d classes have no %s images: %s", len(missing), name, shown)
+                log.warning("classes without %s images: %s", name, shown)
         return files
     if config.split == "holdout":
         train, validation = holdout_split(index, config.holdout_per_class, config.split_seed)

@@ -17,6 +17,7 @@ from flowers_jax.runs import files
 
 log = logging.getLogger(__name__)
 
+TREES = ("state", "best", "epoch")
 # Array trees: `state` (the train state), `best` (params and batch_stats of the best epoch) and
 # `epoch` (metrics of the epoch under way; orbax reserves the name `metrics`).
 Trees = dict[str, Any]
@@ -46,9 +47,7 @@ class Checkpoints:
                     preservation_policy=LatestN(2), read_only=read_only, create=not read_only
                 ),
                 item_handlers={
-                    **{
-                        item: ocp.StandardCheckpointHandler() for item in ("state", "best", "epoch")
-                    },
+                    **{item: ocp.StandardCheckpointHandler() for item in TREES},
                     "progress": ocp.JsonCheckpointHandler(),
                 },
             )
@@ -131,18 +130,23 @@ class Checkpoints:
 
     def _require_same_arrays(self, number: int, trees: Trees) -> None:
         """Raises UserError if an undamaged checkpoint holds other arrays than these."""
+        path = self._manager.directory / str(number)
         try:
-            stored = self._manager.item_metadata(number)
-            theirs = _shapes({name: stored[name].tree for name in trees})
+            differing = sorted(
+                {item.name for item in path.iterdir() if item.is_dir()} - {*TREES, "progress"}
+            )
+            if not differing:
+                stored = self._manager.item_metadata(number)
+                theirs = _shapes({name: stored[name].tree for name in trees})
+                differing = [name for name, _ in sorted(_shapes(trees).items() ^ theirs.items())]
         except Exception:  # damaged, in any way
             return
-        differing = sorted(_shapes(trees).items() ^ theirs.items())
         if differing:
-            shown = ", ".join(dict.fromkeys(name for name, _ in differing[:5]))
             raise UserError(
-                f"the checkpoint {self._manager.directory / str(number)} is whole, but was written "
-                f"with another model, optimizer or table of metrics (differing: {shown}); take the "
-                "code and settings that wrote it, or train anew with --restart."
+                f"the checkpoint {path} is whole, but was written by another version, or with "
+                "another model, optimizer or table of metrics (differing: "
+                f"{', '.join(dict.fromkeys(differing[:5]))}); take the code and settings that "
+                "wrote it, or train anew with --restart."
             )
 
 

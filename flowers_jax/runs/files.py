@@ -51,8 +51,15 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401
-    """What the file holds; None if there is no such file."""
-    return json.loads(path.read_text("utf-8")) if path.exists() else None
+    """What the file holds; None if there is no such file.
+
+    Raises:
+      UserError: it is damaged or cannot be read.
+    """
+    try:
+        return json.loads(path.read_text("utf-8")) if path.exists() else None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged or cannot be read ({error}); remove it.") from error
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:

@@ -26,7 +26,8 @@ def record(workdir: Path, splits: Files) -> None:
                 rows += [[split, *row] for row in zip(images.names, digests, strict=True)]
     old = {(row["split"], row["name"]): row["sha256"] for row in files.read_csv(path)}
     new = {(split, name): digest for split, name, digest in rows}
-    if old and old != new:
+    is_run = (workdir / "config.json").exists()  # and not only a start that failed
+    if is_run and old and old != new:
         differing = [
             f"{name} is {what}"
             for keys, what in (
