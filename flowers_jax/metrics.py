@@ -10,6 +10,7 @@ import jax
 from jaxtyping import Array, Float, Int, Shaped
 
 from flowers_jax.models.layers import Logits
+from flowers_jax.process.errors import UserError
 
 Labels = Int[Array, " batch"]
 PerSample = Float[Array, " batch"]
@@ -34,6 +35,9 @@ def per_sample(
       loss: of one head.
       aux_weight: weight of the losses of the heads other than the main one. The study added them
         with weight 1, the GoogLeNet paper (section 5) with 0.3.
+
+    Raises:
+      UserError: a metric gives something else than a value per sample.
     """
     by_head = {
         head: {
@@ -42,6 +46,13 @@ def per_sample(
         }
         for head, values in logits.items()
     }
+    for values in by_head.values():
+        for name, value in values.items():
+            if value.shape != labels.shape:
+                raise UserError(
+                    f"the metric {name} gives an array {list(value.shape)} for {len(labels)} "
+                    "samples; it must give one value per sample."
+                )
     main, *auxiliary = by_head.values()
     total = main["loss"] + aux_weight * sum(values["loss"] for values in auxiliary)
     result = {**main, "loss": total}

@@ -1,7 +1,9 @@
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from flowers_jax import metrics
+from flowers_jax.process.errors import UserError
 
 
 def loss(logits, labels):
@@ -25,3 +27,12 @@ def test_a_single_head_has_no_metrics_of_its_own():
     assert list(found) == metrics.names(("main",)) == ["loss", "accuracy"]
     assert float(found["loss"][0]) == 1
     assert metrics.columns(("main",)) == ["loss", "accuracy", "val_loss", "val_accuracy"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda logits, labels: logits, lambda logits, labels: logits.mean()]
+)
+def test_a_metric_that_is_not_per_sample_is_named(monkeypatch, wrong):
+    monkeypatch.setitem(metrics.METRICS, "mine", wrong)
+    with pytest.raises(UserError, match=r"the metric mine gives an array \[.*\] for 1 samples"):
+        metrics.per_sample({"main": jnp.array([[1.0, 2.0]])}, jnp.array([1]), loss, 0.3)
