@@ -31,7 +31,7 @@ def test_bad_files_are_named_and_the_good_ones_predicted(tiny_config, image_fold
         assert "Traceback" not in done.stderr
         if extra == ["--json"]:
             entries = json.loads(done.stdout)
-    refused = subprocess.run([*command, f"--output={tmp_path}"], capture_output=True, text=True)
+    refused = commands.run("predict", *arguments, f"--output={tmp_path}")
     assert (refused.returncode, f"{tmp_path} is a folder" in refused.stderr) == (2, True)
     paths = sorted(str(path) for path in (image_folder / "red").glob("[0-9]*.png"))
     expected = calibration.calibrate(trained.predict(paths), trained.temperature)
