@@ -4,6 +4,7 @@
 """
 
 import atexit
+import functools
 import logging
 import os
 import shutil
@@ -11,7 +12,6 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from PIL import Image
 
 from flowers_jax import gradcam, run
 from flowers_jax.calibration import calibrate
-from flowers_jax.data import decode, sources
+from flowers_jax.data import decode, folder, sources
 from flowers_jax.data.folder import ImageFolder
 from flowers_jax.process import command
 from flowers_jax.process.errors import UserError
@@ -68,8 +68,7 @@ def launch(trained: Run, threshold: float = THRESHOLD, **options: Any) -> Any:  
 def page(trained: Run, threshold: float = THRESHOLD) -> "gradio.Blocks":
     """The page of a run."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_TEMP_DIR"] = uploads = tempfile.mkdtemp(prefix="flowers_jax_")
-    atexit.register(shutil.rmtree, uploads, ignore_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = _uploads()
     try:
         import gradio
     except ImportError as error:
@@ -87,15 +86,14 @@ def page(trained: Run, threshold: float = THRESHOLD) -> "gradio.Blocks":
             return "", None, None, None
         (probabilities,), bad = trained.predict_files([path])
         if bad:
-            return f"This file {bad[path]}.", None, None, None
+            return literal(f"This file {bad[path]}."), None, None, None
         (explanation,) = trained.explain([path])
-        temperature = trained.temperature or 1.0
-        chances = calibrate(probabilities, temperature).tolist()
-        best = max(chances)
-        name = trained.class_names[chances.index(best)]
-        sure = f"**{name}**" if best >= threshold else f"**unsure**, perhaps {name}"
+        chances = calibrate(probabilities, trained.temperature or 1.0).tolist()
         ranked = dict(zip(trained.class_names, chances, strict=True))
-        return f"{sure} ({best:.1%})", ranked, explanation.overlay(), nearest(path)
+        name, best = max(ranked.items(), key=lambda item: item[1])
+        sure = "<b>{}</b>" if best >= threshold else "<b>unsure</b>, perhaps {}"
+        said = f"{sure.format(literal(name))} ({best:.1%})"
+        return said, ranked, explanation.overlay(), nearest(path)
 
     with gradio.Blocks(
         title=f"{trained.workdir.name}: {trained.config.model}",
@@ -103,49 +101,67 @@ def page(trained: Run, threshold: float = THRESHOLD) -> "gradio.Blocks":
         delete_cache=(SECONDS_KEPT, SECONDS_KEPT),
     ) as blocks:
         note = "" if trained.temperature else ". The probabilities are not calibrated."
-        gradio.Markdown(f"# {trained.workdir.name}\n{', '.join(trained.class_names)}{note}")
+        names = ", ".join(map(literal, trained.class_names))
+        gradio.Markdown(f"# {literal(trained.workdir.name)}\n{names}{note}", latex_delimiters=[])
         with gradio.Row():
             with gradio.Column():
                 given = gradio.Image(label="Picture", sources=["upload", "webcam", "clipboard"])
                 # The upload as it is: whether it is an image, the decoder says.
                 given.preprocess = lambda payload: payload and payload.path
-                sentence = gradio.Markdown(elem_id="answer")
-                label = gradio.Label(label="Probabilities", num_top_classes=10)
+                sentence = gradio.Markdown(elem_id="answer", latex_delimiters=[])
+                # The sentence is the heading: the surest class may be unsure.
+                label = gradio.Label(label="Probabilities", num_top_classes=10, show_heading=False)
             with gradio.Column():
-                heat = gradio.Image(label="Where the network sees the class", interactive=False)
+                # Not the button that publishes the picture.
+                buttons = ["fullscreen", "download"]
+                heat = gradio.Image(
+                    label="Where the network sees the class", interactive=False, buttons=buttons
+                )
                 gallery = gradio.Gallery(
-                    label="The most similar training images", columns=3, height="auto"
+                    label="The most similar training images",
+                    columns=3,
+                    height="auto",
+                    buttons=buttons,
                 )
         given.change(answer, given, [sentence, label, heat, gallery], api_visibility="private")
     return blocks
 
 
+@functools.cache
+def _uploads() -> str:
+    """The folder of the uploads to all pages of this process; it is deleted with its end."""
+    path = tempfile.mkdtemp(prefix="flowers_jax_")
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+def literal(text: str) -> str:
+    """`text` as Markdown that shows it as it is: a class may have any name."""
+    return "".join(c if c.isalnum() or c == " " else f"&#{ord(c)};" for c in text)
+
+
 def nearest_images(trained: Run) -> Callable[[str], list[tuple[Image.Image, str]]]:
     """A function that finds the training images most similar to an image file, to the network."""
     root = sources.named_folder(trained.config.data) or trained.workdir / "drawn_flowers"
-    names = [
-        row["name"]
-        for row in files.read_csv(trained.workdir / "images.csv")
-        if row["split"] == "train"
-    ]
-    # The folder may be split already.
-    places = [place for name in names for place in (root / name, root / "train" / name)]
-    paths = [place for place in places if place.is_file()]
-    if not paths:
+    rows = files.read_csv(trained.workdir / "images.csv")
+    trained_on = {row["name"] for row in rows if row["split"] == "train"}
+    try:
+        index = folder.scan(folder.parts(root).get("train", root), trained.class_names)
+    except UserError:  # it is gone, or another one now
+        index = ImageFolder((), np.zeros(0, np.int32), ())
+    index = index.take([i for i, name in enumerate(index.names) if name in trained_on])
+    if not index:
         log.info("the training images are not here: the page shows none")
         return lambda path: []
-    log.info("reading %d training images", len(paths))
-
-    def embed(paths: Sequence[str | Path]) -> np.ndarray:
-        names = tuple(map(str, paths))
-        return trained.embed(ImageFolder(names, np.zeros(len(names), np.int32), ("",)))
-
-    known = embed(paths)
+    log.info("reading %d training images", len(index))
+    known = trained.embed(index)
 
     def nearest(path: str) -> list[tuple[Image.Image, str]]:
-        found = np.argsort(-(known @ embed([path])[0]))[:NUM_NEAREST]
+        (given,) = trained.embed(ImageFolder((path,), np.zeros(1, np.int32), ("",)))
+        found = index.take(np.argsort(-(known @ given))[:NUM_NEAREST])
         return [
-            (Image.fromarray(decode.read_rgb(str(paths[i]))), paths[i].parent.name) for i in found
+            (Image.fromarray(decode.read_rgb(name)), found.class_names[label])
+            for name, label in zip(found.paths, found.labels, strict=True)
         ]
 
     return nearest

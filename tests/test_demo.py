@@ -1,6 +1,8 @@
 """The page, in a browser, with real uploads."""
 
+import dataclasses
 import re
+import shutil
 from importlib.util import find_spec
 
 import commands
@@ -70,6 +72,30 @@ def test_it_is_unsure_below_the_threshold(small_run, browser, tmp_path):
     Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).save(tmp_path / "a.png")
     assert upload(browser, address, tmp_path / "a.png").startswith("unsure, perhaps")
     app.blocks.close()
+
+
+def test_any_class_name_is_shown_as_it_is_and_several_pages_take_uploads(small_run, url, browser):
+    names = ("<b>a*b*</b> $$x$$", "1. [_c_](d) | &lt; `e`")
+    trained = dataclasses.replace(small_run, class_names=names)
+    app, address, _ = demo.launch(trained, prevent_thread_lock=True, quiet=True)
+    path = small_run.workdir.parent / "images" / "bright" / "0.png"
+    said = upload(browser, address, path)
+    assert said.rpartition(" (")[0] == names[small_run.predict([path]).argmax()]
+    assert all(name in browser.find_element("tag name", "body").text for name in names)
+    assert re.match("bright|dark", upload(browser, url, path))
+    app.blocks.close()
+
+
+def test_training_images_are_found_where_the_folder_is_split_already(small_run, tmp_path):
+    source = small_run.workdir.parent / "images"
+    for part in ("Training", "valid"):
+        shutil.copytree(source, tmp_path / "inner" / part)
+    config = small_run.config.copy_and_resolve_references()
+    config.data.dir = str(tmp_path)
+    nearest = demo.nearest_images(dataclasses.replace(small_run, config=config))
+    names = [name for _, name in nearest(str(source / "bright" / "0.png"))]
+    assert len(names) == 6
+    assert names[0] == "bright"
 
 
 def test_without_a_run_the_command_says_so():
