@@ -16,13 +16,16 @@ Labels = Int[np.ndarray, " n"]
 NUM_BINS = 15  # of confidence, as in the paper
 # The likelihood has its maximum outside where all images are right, or no better than by chance.
 TEMPERATURES = (0.05, 20.0)
+LEAST = np.finfo(np.float32).tiny  # what a probability that was rounded to 0 counts as
 
 
 def calibrate(probabilities: Probabilities, temperature: float) -> Probabilities:
     """The softmax of `log(probabilities) / temperature`, that is, of the logits divided by it."""
-    relative = probabilities / probabilities.max(axis=-1, keepdims=True)  # so that none underflows
-    powers = relative ** (1 / temperature)
-    return powers / powers.sum(axis=-1, keepdims=True)
+    return special.softmax(_logits(probabilities) / temperature, axis=-1)
+
+
+def _logits(probabilities: Probabilities) -> Float[np.ndarray, "n classes"]:
+    return np.log(np.maximum(probabilities, LEAST))
 
 
 def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
@@ -33,8 +36,7 @@ def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
     """
     if (probabilities.argmax(axis=1) == labels).all() or not np.isfinite(probabilities).all():
         return 1.0
-    tiny = np.finfo(np.float32).tiny  # a probability may have been rounded to 0
-    logits = np.log(np.maximum(probabilities.astype(np.float64), tiny))
+    logits = _logits(probabilities.astype(np.float64))
 
     def loss(log_temperature: float) -> float:
         scores = special.log_softmax(logits / np.exp(log_temperature), axis=1)

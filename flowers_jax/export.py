@@ -20,7 +20,7 @@ import numpy as np
 from jax import export
 from jaxtyping import Array, Float, UInt8
 
-from flowers_jax import keras_models, keras_weights, ops, step
+from flowers_jax import calibration, keras_models, keras_weights, ops, step
 from flowers_jax.data import decode, scaling
 from flowers_jax.process.errors import UserError
 from flowers_jax.run import Run
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 METADATA = "flowers_jax.json"
 CAFFE = (103.939, 116.779, 123.68)  # blue, green, red, as in `scaling`
+LEAST = float(np.log(calibration.LEAST))  # of the log of a probability
 SUFFIXES = {"stablehlo": ".stablehlo", "keras": ".keras", "onnx": ".onnx", "litert": ".tflite"}
 
 
@@ -80,7 +81,7 @@ def _stablehlo(trained: Run, temperature: float) -> bytearray:
             resized = _bilinear(jnp, as_float, lengths, size, lambda x: x.astype(jnp.int32))
         pixels = scaling.scale(resized, task.input_scaling)
         logits = step.apply_heads(task, variables, pixels)[task.model.HEADS[0]]
-        return jax.nn.softmax(logits / temperature)
+        return jax.nn.softmax(jnp.maximum(jax.nn.log_softmax(logits), LEAST) / temperature)
 
     images = jax.ShapeDtypeStruct(export.symbolic_shape("batch, height, width, 3"), jnp.uint8)
     places = (jax, jax.experimental)  # of new and old JAX
@@ -103,13 +104,18 @@ def _bilinear(k: Any, pixels: Any, lengths: Sequence[Any], size: int, whole: Any
     middles = np.arange(size, dtype=np.float32) + np.float32(0.5)
     for axis in (2, 1):
         length = lengths[axis - 1]
-        centres = length / size * middles - 0.5
+        centres = _step(k, length, size) * middles - 0.5
         low = k.floor(centres)
         first, last = k.maximum(low, 0.0), k.minimum(k.ceil(centres), length - 1.0)
         weight = k.reshape(centres - low, (size,) + (1,) * (3 - axis))
         start, end = (k.take(pixels, whole(places), axis=axis) for places in (first, last))
         pixels = start + (end - start) * weight
     return k.round(pixels)
+
+
+def _step(k: Any, length: Any, size: int) -> Any:  # noqa: ANN401
+    """`length / size`; by a constant TensorFlow would multiply with the reciprocal, rounded."""
+    return length / k.clip(length, size, size)
 
 
 def _nearest(images: Any, size: int) -> Any:  # noqa: ANN401
@@ -176,7 +182,8 @@ def _keras_model(trained: Run, temperature: float) -> "keras.Model":
         "caffe": lambda x: keras.ops.concatenate(channels, axis=-1),
     }[config.input_scaling](pixels)
     logits = keras.Model(network.inputs, main)(scaled)
-    return keras.Model(images, keras.ops.softmax(logits / temperature))
+    logs = keras.ops.maximum(keras.ops.log_softmax(logits), LEAST)
+    return keras.Model(images, keras.ops.softmax(logs / temperature))
 
 
 def _resized_by_keras(images: Any, size: int, resize: str) -> Any:  # noqa: ANN401
@@ -189,7 +196,7 @@ def _resized_by_keras(images: Any, size: int, resize: str) -> Any:  # noqa: ANN4
         pixels = k.cast(images, "float32")
         return _bilinear(k, pixels, lengths, size, lambda x: k.cast(x, "int32"))
     for axis in (1, 2):  # as `_nearest`
-        stride = lengths[axis - 1] / size
+        stride = _step(k, lengths[axis - 1], size)
         first, more = (k.reshape(x, (1,)) for x in (stride / 2, stride))
         strides = k.concatenate([first, k.tile(more, (size - 1,))])
         images = k.take(images, k.cast(k.cumsum(strides), "int32"), axis=axis)

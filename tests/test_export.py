@@ -11,8 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from flowers_jax import export
+from flowers_jax import export, trainer
 from flowers_jax.calibration import calibrate
+from flowers_jax.data import decode
 from flowers_jax.process.errors import UserError
 
 TEMPERATURE = 1.7
@@ -110,6 +111,61 @@ def test_a_file_gives_the_calibrated_probabilities_of_the_run(
     metadata = read_metadata(kind, path)
     assert metadata["class_names"] == ["bright", "dark"]
     assert metadata["temperature"] == TEMPERATURE
+
+
+@pytest.mark.parametrize(
+    ("kind", "resize"), [("onnx", "bilinear"), ("onnx", "nearest"), ("litert", "bilinear")]
+)
+def test_tensorflow_does_not_round_what_it_resizes_otherwise(kind, resize, tmp_path):
+    import keras
+
+    if kind == "onnx":
+        pytest.importorskip("tf2onnx")
+    size, rng = 55, np.random.default_rng(0)
+    images = keras.Input((None, None, 3), dtype="uint8", name="images")
+    model = keras.Model(images, export._resized_by_keras(images, size, resize))
+    path = tmp_path / f"model{export.SUFFIXES[kind]}"
+    shape = [keras.InputSpec(shape=(None, None, None, 3), dtype="uint8", name="images")]
+    model.export(path, format=kind, verbose=False, input_signature=shape)
+    predict = READERS[kind](path)
+    for height, width in ((224, 159), (159, 240), (333, 500), (11, 33)):
+        pixels = rng.integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+        expected = decode.resize_pixels(pixels, size, resize)
+        np.testing.assert_array_equal(predict(pixels), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["stablehlo", "keras", "litert"])
+@pytest.mark.parametrize(("model", "size"), [("alexnet", 67), ("googlenet", 99)])
+def test_batch_normalisation_and_auxiliary_heads_are_exported(
+    small_run, pictures, kind, model, size, tmp_path
+):
+    run = changed(small_run, model=model, image_size=size, aux_weight=1.0)
+    steps = trainer.Trainer(trainer.create_task(run.config, 2), size)
+    rng, variables = np.random.default_rng(0), steps.create_state(0).variables
+    random = jax.tree.map(lambda x: rng.uniform(0.5, 1.5, x.shape), variables["batch_stats"])
+    variables = variables | {"batch_stats": jax.tree.map(np.float32, random)}
+    run = dataclasses.replace(run, trainer=steps, variables=variables)
+    path = tmp_path / f"model{export.SUFFIXES[kind]}"
+    export.write(run, kind, path)
+    images = np.stack([pictures[0], 255 - pictures[0]])
+    expected = calibrate(run.predict(images), TEMPERATURE)
+    assert abs(expected[0] - expected[1]).max() > 1e-3
+    np.testing.assert_allclose(READERS[kind](path)(images), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["stablehlo", "keras"])
+def test_probabilities_that_are_rounded_to_0_are_calibrated_alike(
+    small_run, pictures, kind, tmp_path
+):
+    large = jax.tree.map(lambda x: 30 * x, small_run.variables)
+    run = dataclasses.replace(small_run, variables=large, summary={"temperature": 20.0})
+    images = np.stack([pictures[0], 255 - pictures[0]])
+    assert (run.predict(images) == 0).any()
+    path = tmp_path / f"model{export.SUFFIXES[kind]}"
+    export.write(run, kind, path)
+    expected = calibrate(run.predict(images), 20.0)
+    np.testing.assert_allclose(READERS[kind](path)(images), expected, atol=1e-4)
 
 
 def test_what_a_format_cannot_hold_is_said_in_a_sentence(small_run, tmp_path, monkeypatch):

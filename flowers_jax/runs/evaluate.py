@@ -86,7 +86,7 @@ def scores_of(
 def log_loss(probabilities: Probabilities, labels: Labels) -> float:
     """Mean of minus the log of the label's probability; what was rounded to 0 counts as 1e-38."""
     of_label = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(of_label, np.finfo(np.float32).tiny)).mean(dtype=np.float64))
+    return float(-np.log(np.maximum(of_label, calibration.LEAST)).mean(dtype=np.float64))
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
