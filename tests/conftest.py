@@ -11,7 +11,6 @@ from PIL import Image
 
 import flowers_jax
 from configs import common
-from flowers_jax.runs import files
 
 # What several tests compile is compiled once, however quickly; set before one of them, or a child
 # of it, starts jax. LLVM's first level, as in training, compiles faster than its default.
@@ -44,15 +43,8 @@ def image_folder(tmp_path) -> Path:
 
 
 @pytest.fixture
-def pictures():
-    """For tests that look at the pictures of a run of `tiny_config`."""
-
-
-@pytest.fixture
-def tiny_config(image_folder, request, monkeypatch):
+def tiny_config(image_folder):
     """A run of seconds: the pilot network at 16 px on `image_folder`."""
-    if "pictures" not in request.fixturenames:  # drawing them takes half of such a run
-        monkeypatch.setattr(files, "write_figure", lambda path, figure: path.touch())
     config = common.get_config()
     config.model = "pilot_cnn"
     config.image_size = 16

@@ -22,7 +22,7 @@ from flowers_jax.train import train_and_evaluate
 
 
 @pytest.mark.versions
-def test_a_run_leaves_the_whole_run_folder(tiny_config, tmp_path, caplog, pictures):
+def test_a_run_leaves_the_whole_run_folder(tiny_config, tmp_path, caplog):
     tiny_config.study_run = "pilot_adadelta"
     tiny_config.early_stopping.monitor, tiny_config.early_stopping.mode = "val_loss", "min"
     workdir = tmp_path / "run"
