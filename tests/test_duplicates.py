@@ -1,6 +1,7 @@
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from PIL import Image
 from support import picture
 
@@ -8,6 +9,7 @@ from configs import common
 from flowers_jax.data import duplicates, folder, splits
 
 
+@pytest.mark.slow
 def test_the_duplicates_of_the_real_images(flowers_dir):
     index = folder.scan(flowers_dir)
     files = duplicates.inspect(index.paths)

@@ -115,6 +115,7 @@ def test_every_step_has_its_own_dropout_and_every_epoch_its_own_warp():
     assert losses[0] == losses[1] != losses[2]
 
 
+@pytest.mark.slow
 def test_the_loss_of_googlenet_is_the_weighted_sum_of_its_heads():
     task, state = make_task("googlenet", 112, aux_weight=0.3)
     take_step = jax.jit(step.eval_step, static_argnums=0)
