@@ -151,3 +151,5 @@ def test_an_argument_is_a_file_a_folder_or_a_glob(image_folder):
         list(folder.image_paths(str(image_folder / "none")))
     with pytest.raises(UserError, match="no file matches"):
         list(folder.image_paths(str(image_folder / "*.jpg")))
+    with pytest.raises(UserError, match="an image has an empty name"):
+        list(folder.image_paths(""))

@@ -172,8 +172,10 @@ def image_paths(name: str) -> Iterator[str]:
     """The files that an argument names: a file, those below a folder, or those of a glob.
 
     Raises:
-      UserError: a folder or a glob without images.
+      UserError: a folder or a glob without images, or an empty name.
     """
+    if not name:  # an unset variable of a shell; as a path it would be the current folder
+        raise UserError("an image has an empty name; give files, folders or globs.")
     path = Path(name).expanduser()
     if path.is_dir():
         yield from images_below(path)
