@@ -84,8 +84,8 @@ def split(index: ImageFolder, config: ConfigDict) -> Files:
         for name, images in (("training", files.train), ("validation", files.validation)):
             missing = [index.class_names[k] for k in np.flatnonzero(images.counts() == 0)]
             if missing:
-                shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
-                log.warning("classes without %s images: %s", name, shown)
+                more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+                log.warning("classes without %s images: %s", name, ", ".join(missing[:5]) + more)
         return files
     if config.split == "holdout":
         train, validation = holdout_split(index, config.holdout_per_class, config.split_seed)

@@ -17,10 +17,10 @@ from flowers_jax.runs import files
 
 log = logging.getLogger(__name__)
 
+# The train state, params and batch_stats of the best epoch, and the metrics of the epoch under way
+# (orbax reserves the name `metrics`).
 TREES = ("state", "best", "epoch")
-# Array trees: `state` (the train state), `best` (params and batch_stats of the best epoch) and
-# `epoch` (metrics of the epoch under way; orbax reserves the name `metrics`).
-Trees = dict[str, Any]
+Trees = dict[str, Any]  # arrays, by these names
 
 
 class Checkpoints:
