@@ -41,6 +41,11 @@ def arguments(name: str) -> dict[str, Any]:
     return {parameter.name: parameter.default for parameter in parameters}
 
 
+def is_argument(name: str) -> bool:
+    """Whether some optimizer takes this argument."""
+    return any(name in arguments(optimizer) for optimizer in OPTIMIZERS)
+
+
 def learning_rate_schedule(config: ConfigDict, steps_per_epoch: int = 1) -> optax.Schedule:
     """The learning rate as a function of the step, from 0.
 

@@ -5,79 +5,18 @@
 
 import dataclasses
 import difflib
-import json
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict, config_dict
 
-from flowers_jax import metrics, models, optimizers, transfer
+from flowers_jax import faults, models, optimizers, rules
 from flowers_jax.data import augment, batches, decode, scaling, sources, splits
 from flowers_jax.losses import LOSSES
-from flowers_jax.models.layers import Classifier, ImageTooSmall
 from flowers_jax.process.errors import UserError
-
-# What is wrong with a value, as the end of the sentence 'KEY=VALUE ...'; None if nothing is.
-Rule = Callable[[Any], str | None]
-
-
-def choice(names: Collection[str]) -> Rule:
-    """One of these names, or of the entries that a table has when the value is checked."""
-    return lambda value: (
-        None if isinstance(value, str) and value in names else f"is not one of {', '.join(names)}"
-    )
-
-
-def kind(*types: type, name: str) -> Rule:
-    """An instance of exactly one of these types: bool is not accepted as a number."""
-    return lambda value: None if type(value) in types else f"is not {name}"
-
-
-def number(*, above: float = -math.inf, least: float = -math.inf, below: float = math.inf) -> Rule:
-    """A finite number in these bounds."""
-
-    def rule(value: Any) -> str | None:  # noqa: ANN401
-        if type(value) not in (int, float) or not math.isfinite(value):
-            return "is not a number"
-        if value < least:
-            return f"must not be less than {least:g}"
-        if value <= above:
-            return f"must be greater than {above:g}"
-        return None if value < below else f"must be less than {below:g}"
-
-    return rule
-
-
-def integer(least: int, below: float = math.inf) -> Rule:
-    """A whole number in these bounds."""
-    bounds = number(least=least, below=below)
-    return lambda value: "is not an integer" if type(value) is not int else bounds(value)
-
-
-def class_weights(value: Any) -> str | None:  # noqa: ANN401
-    """'balanced', or a positive number for each class."""
-    positive = number(above=0)
-    if value == "balanced" or (
-        type(value) in (tuple, list) and value and not any(positive(v) for v in value)
-    ):
-        return None
-    return "is neither 'balanced' nor a tuple of numbers above 0"
-
-
-def names(value: Any) -> str | None:  # noqa: ANN401
-    """A tuple or list of text."""
-    is_list = type(value) in (tuple, list) and all(isinstance(name, str) for name in value)
-    return None if is_list else "is not a tuple of names"
-
-
-TEXT = kind(str, name="text")
-FLAG = kind(bool, name="True or False")
-GROUP = kind(ConfigDict, name="a group of settings")
+from flowers_jax.rules import FLAG, GROUP, TEXT, Rule, choice, integer, number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +51,7 @@ SETTINGS: dict[str, Setting] = {
     "input_scaling": Setting("-1_1", choice(scaling.SCALINGS)),
     "dtype": Setting("float32", choice(("float32", "bfloat16"))),
     "init_from": Setting(None, TEXT, str),  # a run folder, or a weights file of Keras
-    "frozen": Setting((), names),  # of layers, as "block1_*"
+    "frozen": Setting((), rules.names),  # of layers, as "block1_*"
     # Data
     "data": Setting({}, GROUP),
     "data.source": Setting("auto", choice(sources.SOURCES)),
@@ -137,7 +76,7 @@ SETTINGS: dict[str, Setting] = {
     "loss": Setting("cross_entropy", choice(LOSSES)),
     # Of GoogLeNet's auxiliary heads: 1.0 in the study, 0.3 in the paper.
     "aux_weight": Setting(None, number(least=0), float),
-    "class_weights": Setting(None, class_weights, object),  # 'balanced', or one per class
+    "class_weights": Setting(None, rules.class_weights, object),  # 'balanced', or one per class
     "eval_tta": Setting(False, FLAG),  # averages over the flips of data.augment where it evaluates
     "optimizer": Setting({}, GROUP),
     "optimizer.name": Setting("adam", choice(optimizers.OPTIMIZERS)),
@@ -157,18 +96,6 @@ SETTINGS: dict[str, Setting] = {
     "checkpoint": Setting({}, GROUP),
     "checkpoint.every_minutes": Setting(5.0, number(least=0)),
 }
-# Of arguments of models, optimizers and augmentations; others take any value of their default's
-# type.
-RULES: dict[str, Rule] = {
-    **dict.fromkeys(
-        ("beta_1", "beta_2", "rho", "momentum", "zoom", "conv_dropout"), number(least=0, below=1)
-    ),
-    "last_kernel": integer(1),
-    **dict.fromkeys(
-        ("initial_accumulator_value", "weight_decay", "rotation_degrees"), number(least=0)
-    ),
-    "epsilon": number(above=0),
-}
 # Groups whose keys are arguments of a model or a schedule.
 OPEN_GROUPS = ("model_args", "optimizer.schedule_args")
 
@@ -181,18 +108,12 @@ def all_settings() -> dict[str, Setting]:
     found = dict(SETTINGS)
     for optimizer in optimizers.OPTIMIZERS:
         for name, default in optimizers.arguments(optimizer).items():
-            rule = RULES.get(name, _like(default))
+            rule = rules.of_argument(name, default)
             found[f"optimizer.{name}"] = Setting(None, rule, type(default))
     for augmentation in augment.AUGMENTATIONS:
         for name, default in augment.arguments(augmentation).items():
-            found[f"data.augment.{name}"] = Setting(default, RULES.get(name, _like(default)))
+            found[f"data.augment.{name}"] = Setting(default, rules.of_argument(name, default))
     return found
-
-
-def _like(default: Any) -> Rule:  # noqa: ANN401
-    if type(default) in (int, float):
-        return number()
-    return FLAG if type(default) is bool else kind(type(default), name=type(default).__name__)
 
 
 def default_config() -> ConfigDict:
@@ -240,14 +161,9 @@ def _with_own_arguments(config: ConfigDict) -> ConfigDict:
     group = config.optimizer
     if group.name in optimizers.OPTIMIZERS:
         own = optimizers.arguments(group.name)
-        for key in [key for key in group if _is_argument(key)]:
+        for key in [key for key in group if optimizers.is_argument(key)]:
             group[key] = own.get(key) if group[key] is None or key not in own else group[key]
     return config
-
-
-def _is_argument(key: str) -> bool:
-    """Whether the key of the group `optimizer` is an argument of some optimizer."""
-    return any(key in optimizers.arguments(name) for name in optimizers.OPTIMIZERS)
 
 
 def check(config: ConfigDict) -> ConfigDict:
@@ -261,9 +177,9 @@ def check(config: ConfigDict) -> ConfigDict:
     config = complete(config)
     _make_plain(config)
     # Combinations are looked at only where each value can be used.
-    faults = list(_single_faults(config)) or list(_combined_faults(config))
-    if faults:
-        sentence = f"these settings cannot be used: {'; '.join(faults)}"
+    found = list(_single_faults(config, all_settings())) or list(faults.of_combinations(config))
+    if found:
+        sentence = f"these settings cannot be used: {'; '.join(found)}"
         raise UserError(sentence if sentence.endswith("?") else f"{sentence}.")
     return _with_own_arguments(config)
 
@@ -280,8 +196,9 @@ def _make_plain(config: ConfigDict) -> None:
                 config[key] = value.tolist()
 
 
-def _single_faults(config: ConfigDict, prefix: str = "") -> Iterator[str]:
-    settings = all_settings()
+def _single_faults(
+    config: ConfigDict, settings: Mapping[str, Setting], prefix: str = ""
+) -> Iterator[str]:
     for name, value in config.items():
         key = f"{prefix}{name}"
         is_group = isinstance(value, ConfigDict)
@@ -290,7 +207,7 @@ def _single_faults(config: ConfigDict, prefix: str = "") -> Iterator[str]:
         elif fault := settings[key].fault(value):
             yield f"{key}={value.to_dict() if is_group else value!r} {fault}"
         elif is_group and key not in OPEN_GROUPS:
-            yield from _single_faults(value, f"{key}.")
+            yield from _single_faults(value, settings, f"{key}.")
 
 
 def _instead(key: str, known: Collection[str]) -> str:
@@ -303,130 +220,3 @@ def _instead(key: str, known: Collection[str]) -> str:
         if last in (leaf, "".join(word[:1] for word in leaf.split("_"))):
             found.append(name)
     return f", did you mean {found[0]}?" if found else f"; there are {', '.join(own)}"
-
-
-def _combined_faults(config: ConfigDict) -> Iterator[str]:
-    if jax.process_count() > 1 and config.data.cache not in ("auto", "device"):
-        yield f"data.cache={config.data.cache!r} needs a single process; several need 'device'"
-    yield from _faults_of_split(config.data)
-    if config.eval_tta and augment.views(config.data.augment) == ((),):
-        yield "eval_tta=True needs data.augment with a flip, to average over"
-    taken = optimizers.arguments(config.optimizer.name)
-    for key, value in config.optimizer.items():
-        if _is_argument(key) and value is not None and key not in taken:
-            yield f"optimizer.{key}={value!r}: {config.optimizer.name} takes {', '.join(taken)}"
-    try:
-        optimizers.create_optimizer(config.optimizer)
-    except UserError as error:
-        yield str(error).rstrip(".")
-    if config.init_from:
-        yield from _faults_of_source(config)
-    lacks = models.defects(config.model)
-    if lacks:
-        yield f"the model {config.model} {' and '.join(lacks)}, see flowers_jax/models/__init__.py"
-        return
-    try:
-        model = create_model(config, config.num_classes or 2)
-    except UserError as error:
-        yield str(error).rstrip(".")
-        return
-    mistyped = list(_mistyped_arguments(config, model))
-    if mistyped:
-        yield from mistyped
-        return
-    yield from _faults_of_heads(config, model.HEADS)
-    try:
-        layers = models.shapes(model, config.image_size).layers
-    except UserError as error:
-        yield str(error).rstrip(".")
-        return
-    except ImageTooSmall:
-        yield (
-            f"image_size={config.image_size} is too small for {config.model}; "
-            f"it needs at least {least_image_size(model, config.image_size)}"
-        )
-        return
-    unknown = [name for name in config.frozen if not transfer.matches(layers, name)]
-    if unknown:
-        names = ", ".join(dict.fromkeys(layer[0] for layer in layers))
-        yield f"frozen={', '.join(unknown)} matches no layer; {config.model} has {names}"
-    if config.frozen and all(transfer.is_frozen(layer, config.frozen) for layer in layers):
-        yield f"frozen={', '.join(config.frozen)} leaves no layer to train"
-
-
-def _faults_of_split(data: ConfigDict) -> Iterator[str]:
-    if data.leaked and data.split != "holdout":
-        yield f"data.leaked={data.leaked} needs data.split='holdout'"
-    for key in ("test_fraction", "num_folds", "group_duplicates"):
-        if data[key] and data.split != "stratified":
-            yield f"data.{key}={data[key]} needs data.split='stratified'"
-    if data.fold >= (data.num_folds or 1):
-        what = f"the folds are 0 to {data.num_folds - 1}" if data.num_folds else "needs num_folds"
-        yield f"data.fold={data.fold} does not exist; {what}"
-    if data.num_folds is None and data.validation_fraction + data.test_fraction >= 1:
-        yield (
-            f"data.validation_fraction={data.validation_fraction} and data.test_fraction="
-            f"{data.test_fraction} leave no training images"
-        )
-
-
-def _faults_of_source(config: ConfigDict) -> Iterator[str]:
-    source = Path(config.init_from).expanduser()
-    if (source / "config.json").is_file():
-        stored = json.loads((source / "config.json").read_text("utf-8"))
-        if stored.get("model") != config.model:
-            yield (
-                f"init_from={config.init_from!r} is a run of {stored.get('model')}, and "
-                f"model={config.model!r}"
-            )
-    elif not source.is_file():
-        yield f"init_from={config.init_from!r} is neither a file nor a run folder"
-
-
-def create_model(config: ConfigDict, num_classes: int) -> Classifier:
-    """The architecture that `config` describes."""
-    dtype = jnp.dtype(config.dtype)
-    return models.create_model(config.model, num_classes, dtype, **config.model_args)
-
-
-def _mistyped_arguments(config: ConfigDict, model: Classifier) -> Iterator[str]:
-    defaults = type(model)(num_classes=2)
-    for name, value in config.model_args.items():
-        default = getattr(defaults, name)
-        if type(default) in (int, float, bool, str):
-            like = kind(int, name="an integer") if type(default) is int else _like(default)
-            fault = RULES.get(name, like)(value)
-            if fault:
-                yield f"model_args.{name}={value!r} {fault}"
-
-
-def _faults_of_heads(config: ConfigDict, heads: tuple[str, ...]) -> Iterator[str]:
-    stop = config.early_stopping
-    if stop is not None and stop.monitor not in metrics.columns(heads):
-        yield (
-            f"early_stopping.monitor={stop.monitor!r} is not logged; "
-            f"{config.model} logs {', '.join(metrics.columns(heads))}"
-        )
-    if len(heads) > 1 and config.aux_weight is None:
-        yield f"aux_weight is not set, and {config.model} has the heads {', '.join(heads)}"
-    if len(heads) == 1 and config.aux_weight is not None:
-        yield f"aux_weight={config.aux_weight}, but {config.model} has no auxiliary heads"
-
-
-def least_image_size(model: Classifier, too_small: int) -> int:
-    """The smallest image size that reaches the classifier, above one that does not."""
-    low, high = too_small, 2 * too_small
-    while not _reaches(model, high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _reaches(model, middle) else (middle, high)
-    return high
-
-
-def _reaches(model: Classifier, image_size: int) -> bool:
-    try:
-        models.shapes(model, image_size)
-    except ImageTooSmall:
-        return False
-    return True

@@ -68,9 +68,7 @@ def create_task(
     if augmentation is not None:
         augmentation = json.loads(augmentation.to_json())  # a ConfigDict sorts its keys
     return Task(
-        model=models.create_model(
-            config.model, num_classes, jnp.dtype(config.dtype), **config.model_args
-        ),
+        model=models.of_config(config, num_classes),
         optimizer=optimizer,
         loss=losses.LOSSES[config.loss],
         aux_weight=config.aux_weight or 0.0,

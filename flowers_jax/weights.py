@@ -47,7 +47,7 @@ def read(workdir: Path, mesh: Mesh) -> tuple[ConfigDict, tuple[str, ...], Variab
     """
     config = settings.from_json(run_folder.read_config(workdir))
     class_names = run_folder.read_class_names(workdir)
-    model = settings.create_model(config, len(class_names))
+    model = models.of_config(config, len(class_names))
     # On the devices of today: the run may have been trained on more of them.
     struct = partial(jax.ShapeDtypeStruct, sharding=NamedSharding(mesh, PartitionSpec()))
     shapes = models.shapes(model, config.image_size).variables

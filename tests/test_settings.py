@@ -98,6 +98,14 @@ def test_a_setting_that_cannot_be_used_is_named(key, value, message):
         settings.check(config)
 
 
+def test_a_damaged_run_to_start_from_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    config = common.get_config()
+    config.init_from = str(tmp_path)
+    with pytest.raises(UserError, match=r"config.json is damaged or cannot be read"):
+        settings.check(config)
+
+
 def test_a_config_is_made_by_default_config():
     for wrong in (None, {"model": "alexnet"}, "configs/quickstart.py"):
         with pytest.raises(UserError, match=f"config is a {type(wrong).__name__}; take default_co"):

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
+from ml_collections import ConfigDict
 
 from flowers_jax import ops
 from flowers_jax.models import cnn
@@ -80,6 +81,11 @@ def create_model(
     except TypeError as error:
         known = ", ".join(arguments(name)) or "none"
         raise UserError(f"model_args={model_args}: {name} takes the arguments {known}.") from error
+
+
+def of_config(config: ConfigDict, num_classes: int) -> Classifier:
+    """The architecture that `config` describes; raises as `create_model`."""
+    return create_model(config.model, num_classes, jnp.dtype(config.dtype), **config.model_args)
 
 
 def arguments(name: str) -> list[str]:
