@@ -29,10 +29,10 @@ def number(*, above: float = -math.inf, least: float = -math.inf, below: float =
         if type(value) not in (int, float) or not math.isfinite(value):
             return "is not a number"
         if value < least:
-            return f"must not be less than {least:g}"
+            return f"must not be less than {least}"
         if value <= above:
-            return f"must be greater than {above:g}"
-        return None if value < below else f"must be less than {below:g}"
+            return f"must be greater than {above}"
+        return None if value < below else f"must be less than {below}"
 
     return rule
 
