@@ -113,7 +113,7 @@ def table_rows(model: str, measured: Measured, ceiling: float) -> Iterator[list[
         yield [
             model,
             name,
-            f"{found['median_ms']:.0f}",
+            f"{found['median_ms']:.1f}",
             f"{ours / found['median_ms']:.2f}",
             f"{speed:.0f}" if speed else "",
             f"{found['epoch_overhead']:.2f}" if speed else "",

@@ -137,6 +137,7 @@ def torch_implementation(name: str, config: ConfigDict, files: ImageFolder) -> I
     import torch_models
 
     torch.manual_seed(0)
+    torch.set_float32_matmul_precision("high")  # TensorFloat-32 where there is it, as JAX's default
     gpu = torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
     images = torch.from_numpy(_decode(config, files)).permute(0, 3, 1, 2).to(device)
@@ -170,6 +171,8 @@ def torch_implementation(name: str, config: ConfigDict, files: ImageFolder) -> I
 
     def epoch(num_steps: int | None) -> None:
         order = torch.randperm(len(labels), device=device)
+        # The last batch is filled up, as ours is: another shape would be compiled again.
+        order = torch.cat([order, order[: -len(order) % config.batch_size]])
         train(order.split(config.batch_size)[:num_steps])
 
     return Implementation(loaded, lambda: train([batch]), epoch)

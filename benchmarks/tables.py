@@ -81,7 +81,7 @@ def step_rows(model: str, implementations: dict[str, dict[str, Any]]) -> Iterato
         yield [
             f"`{model}`" if name == "ours" else "",
             NAMES.get(name, name),
-            f"{found['median_ms']:.0f}",
+            f"{found['median_ms']:.1f}",
             f"{ours / found['median_ms']:.2f}",
             f"{found['first_step_s']:.1f}",
             f"{again:.1f}" if again else "",
@@ -95,7 +95,7 @@ def _epochs(records: Sequence[Record]) -> Iterator[str]:
         rows = [
             [
                 f"`{model}`",
-                f"{ours['median_ms']:.0f}",
+                f"{ours['median_ms']:.1f}",
                 f"{statistics.median(ours['epoch_seconds']):.1f}",
                 f"{ours['images_per_second']:.0f}",
                 f"{ours['epoch_overhead']:.2f}",

@@ -21,11 +21,13 @@ CPU_OPTIONS: Options = {
     ),
     "xla_backend_optimization_level": 1,
 }
-# XLA times some 33 Triton kernels for each matrix product and, from jaxlib 0.8.3, fusions too:
-# GoogLeNet then compiles for more than seven minutes.
+# XLA times some 33 Triton kernels for each matrix product and, from jaxlib 0.8.3, fusions too. It
+# also times the kernels of convolutions, whose steps are 60 times slower otherwise; level 1 does so
+# without checking each kernel's result (docs/accelerators.md has the figures).
 GPU_OPTIONS: Options = {
     "xla_gpu_experimental_enable_fusion_autotuner": False,
     "xla_gpu_enable_triton_gemm": False,
+    "xla_gpu_autotune_level": 1,
 }
 # The first kernel that repeats its results instead of the fastest one.
 DETERMINISTIC_GPU_OPTIONS: Options = {"xla_gpu_exclude_nondeterministic_ops": True}
