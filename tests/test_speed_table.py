@@ -73,9 +73,9 @@ def test_what_compiles_for_tpus_is_a_row_for_each_config(tmp_path):
 
 def test_a_measurement_gives_its_rows_with_date_machine_versions_and_command(tmp_path):
     lines = write(tmp_path, one=RECORD).splitlines()
-    assert "| `base_cnn` | this package | 100 | 1.00 | 8.2 | 3.6 | 1234 |" in lines
-    assert "|  | Keras | 201 | 0.50 | 2.0 |  | 1000 |" in lines
-    assert "| `base_cnn` | 100 | 11.5 | 300 | 1.05 |" in lines
+    assert "| `base_cnn` | this package | 100.4 | 1.00 | 8.2 | 3.6 | 1234 |" in lines
+    assert "|  | Keras | 200.8 | 0.50 | 2.0 |  | 1000 |" in lines
+    assert "| `base_cnn` | 100.4 | 11.5 | 300 | 1.05 |" in lines
     assert "| this package | 200 | 100 | 300 | 3 |" in lines
     command = "python benchmarks/benchmark.py --models=base_cnn --peers=keras --epochs=1 --steps=3"
     assert lines.count(command) == 3
