@@ -6,11 +6,11 @@ the platform is known when a program is lowered.
 
 import functools
 import itertools
-import operator
 from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -76,32 +76,28 @@ def _cpu_pool_gradient(
 ) -> jax.Array:
     """Spreads `dy` to the positions of the maxima; XLA's own gradient uses one thread.
 
-    The windows that a pixel lies in follow from its place modulo the strides: for each such place
-    the gradient is a sum of shifted arrays, and these sums are interleaved.
+    Pixels lie in blocks of the strides' size. What windows give to them is a sum over the distance
+    of window and block, so that nothing is scattered.
     """
     values = _windows(x, window, strides, pads)
     largest, where = next(values), jnp.zeros(dy.shape, jnp.int16)
-    for position, value in enumerate(values, start=1):
-        where = jnp.where(value > largest, jnp.int16(position), where)
+    for number, value in enumerate(values, start=1):
+        where = jnp.where(value > largest, jnp.int16(number), where)
         largest = jnp.maximum(largest, value)
     reach = [(size - 1) // stride for size, stride in zip(window, strides, strict=True)]
     margin = ((reach[0], reach[0]), (reach[1], reach[1]))
     where, dy = _pad(where, margin, -1), _pad(dy, margin, 0)
     length, width = (dy.shape[axis + 1] - reach[axis] for axis in (0, 1))
-
-    def share(i: int, j: int) -> jax.Array:
-        """What the windows give to the pixels at their position (i, j)."""
-        top, left = reach[0] - i // strides[0], reach[1] - j // strides[1]
-        here = (slice(None), slice(top, top + length), slice(left, left + width))
-        return jnp.where(where[here] == i * window[1] + j, dy[here], 0)
-
-    def pixels(row: int, column: int) -> jax.Array:
-        """The gradient at the pixels of this row and column modulo the strides."""
-        offsets = (range(row, window[0], strides[0]), range(column, window[1], strides[1]))
-        return functools.reduce(operator.add, itertools.starmap(share, itertools.product(*offsets)))
-
-    rows = [jnp.stack([pixels(i, j) for j in range(strides[1])], 3) for i in range(strides[0])]
-    dx = jnp.stack(rows, 2)
+    row, column = np.arange(strides[0])[:, None, None, None], np.arange(strides[1])[:, None]
+    dx = jnp.zeros((), dy.dtype)
+    for down, along in np.ndindex(reach[0] + 1, reach[1] + 1):
+        # The positions of a block's pixels in the window that begins so many blocks before.
+        i, j = row + down * strides[0], column + along * strides[1]
+        inside = (i < window[0]) & (j < window[1])
+        position = np.where(inside, i * window[1] + j, -2).astype(np.int16)
+        top, left = reach[0] - down, reach[1] - along
+        here = np.s_[:, top : top + length, None, left : left + width, None]
+        dx += jnp.where(where[here] == position, dy[here], 0)
     dx = dx.reshape(len(dx), length * strides[0], width * strides[1], -1)
     return fit(dx, [-low for low, _ in pads], x.shape[1:3])
 
