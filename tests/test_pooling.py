@@ -33,13 +33,16 @@ def assert_same_value_and_gradients(ours, theirs, *arguments):
         (12, 3, 2, "VALID"),
         (12, 3, 2, "SAME"),
         (7, 3, 1, "SAME"),
+        (13, 2, 3, "VALID"),  # pixels between the windows
+        (12, (3, 2), (1, 2), "VALID"),
+        (12, (2, 5), (3, 2), "SAME"),
     ],
 )
 def test_max_pooling(size, window, stride, padding, ties):
     x = RNG.normal(size=(2, size, size + 1, 5))
     # After a ReLU most windows hold several equal zeros; the gradient must go to the same one.
     x = jnp.asarray(np.maximum(np.round(x), 0) if ties else x, jnp.float32)
-    window, strides = (window, window), (stride, stride)
+    window, strides = (v if isinstance(v, tuple) else (v, v) for v in (window, stride))
     assert_same_value_and_gradients(
         lambda x: pooling.max_pool(x, window, strides, padding),
         lambda x: nn.max_pool(x, window, strides, padding),

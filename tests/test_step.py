@@ -147,3 +147,15 @@ def test_a_step_that_is_not_finite_is_told_and_can_be_skipped(rule):
         assert sums_after.averages() == sums.averages()
     else:
         assert np.isnan(sums_after.averages()["loss"])
+
+
+def test_the_norm_of_a_gradient_is_told_where_only_the_loss_is_not_finite():
+    task, state = make_task("pilot_cnn", 16, optimizer={"name": "sgd", "learning_rate": 1.0})
+    endless = dataclasses.replace(task, loss=lambda *batch: task.loss(*batch) + jnp.inf)
+    take_step = jax.jit(step.train_step, static_argnums=0)
+    after, sums = take_step(endless, state, zero(task), make_batch(4, 16), KEYS)
+    # With this rate SGD's step is the gradient.
+    moved = jax.tree.map(lambda a, b: np.float64(a) - np.float64(b), after.params, state.params)
+    norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(moved)))
+    assert float(sums.non_finite_steps) == 1
+    assert float(sums.non_finite_gradient_norm) == pytest.approx(norm, rel=1e-3)
