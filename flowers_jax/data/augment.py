@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Bool, Float, Int, Key, Real
 
 Matrix = Float[Array, "2 2"]  # maps centred output (row, column) to input
@@ -123,19 +124,16 @@ def affine_matrix(
 
 def warp(image: Image, matrix: Matrix) -> Float[Array, "height width 3"]:
     """Samples the image bilinearly at `matrix` times the centred output coordinates."""
-    size = jnp.array(image.shape[:2])
-    centre = (size - 1) / 2
-    grid = jnp.stack(
-        jnp.meshgrid(jnp.arange(image.shape[0]), jnp.arange(image.shape[1]), indexing="ij"), -1
-    )
-    source = jnp.clip((grid - centre) @ matrix.T + centre, 0, size - 1)
-    low = jnp.floor(source).astype(jnp.int32)
-    high = jnp.minimum(low + 1, size - 1)
-    weight = (source - low)[..., None]
-    (r0, c0), (r1, c1) = jnp.moveaxis(low, -1, 0), jnp.moveaxis(high, -1, 0)
-    top = image[r0, c0] * (1 - weight[..., 1, :]) + image[r0, c1] * weight[..., 1, :]
-    bottom = image[r1, c0] * (1 - weight[..., 1, :]) + image[r1, c1] * weight[..., 1, :]
-    return top * (1 - weight[..., 0, :]) + bottom * weight[..., 0, :]
+    centre = [(length - 1) / 2 for length in image.shape[:2]]
+    rows, columns = (jnp.arange(image.shape[axis]) - centre[axis] for axis in (0, 1))
+    # Sums, because GPUs and TPUs round what goes into a matrix product.
+    source = [
+        factors[0] * rows[:, None] + factors[1] * columns + middle
+        for factors, middle in zip(matrix, centre, strict=True)
+    ]
+    # A channel at a time: XLA for TPUs then accesses a twentieth of the bytes.
+    sample = partial(map_coordinates, coordinates=source, order=1, mode="nearest")
+    return jax.vmap(sample, in_axes=-1, out_axes=-1)(image)
 
 
 def augment(
