@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from support import KEYS, make_batch, make_task
 
-from flowers_jax import step
+from configs import common
+from flowers_jax import models, step, trainer
 from flowers_jax.data import augment
 from flowers_jax.step import Metrics
 
@@ -159,3 +160,25 @@ def test_the_norm_of_a_gradient_is_told_where_only_the_loss_is_not_finite():
     norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(moved)))
     assert float(sums.non_finite_steps) == 1
     assert float(sums.non_finite_gradient_norm) == pytest.approx(norm, rel=1e-3)
+
+
+def lowered_for_a_gpu(model, deterministic):
+    """A training step's program, which needs no GPU until it is compiled."""
+    config = common.get_config()
+    config.update(model=model, input_scaling="0_1", deterministic=deterministic)
+    task = trainer.create_task(config, 5)
+    size = 112 if model in ("alexnet", "googlenet") else 64
+    create = jax.jit(step.create_state, static_argnums=(0, 1))
+    state = jax.eval_shape(create, task, size, jax.random.key(0))
+    take_step = jax.jit(step.train_step, static_argnums=0)
+    traced = take_step.trace(task, state, zero(task), make_batch(2, size), KEYS)
+    return traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+@pytest.mark.parametrize("model", models.MODELS)
+def test_a_deterministic_step_has_nothing_that_a_gpu_cannot_repeat(model):
+    # XLA refuses to compile this operation, the gradient of a pool, under
+    # xla_gpu_exclude_nondeterministic_ops.
+    operation = "select_and_scatter"
+    assert operation in lowered_for_a_gpu(model, deterministic=False)
+    assert operation not in lowered_for_a_gpu(model, deterministic=True)

@@ -85,7 +85,8 @@ def create_model(
 
 def of_config(config: ConfigDict, num_classes: int) -> Classifier:
     """The architecture that `config` describes; raises as `create_model`."""
-    return create_model(config.model, num_classes, jnp.dtype(config.dtype), **config.model_args)
+    model = create_model(config.model, num_classes, jnp.dtype(config.dtype), **config.model_args)
+    return model.clone(ops=ops.DETERMINISTIC) if config.deterministic else model
 
 
 def arguments(name: str) -> list[str]:

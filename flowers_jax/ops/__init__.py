@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 from flax import linen as nn
 from jax import lax
@@ -25,3 +26,5 @@ class Ops:
 PLAIN = Ops(lax.conv_general_dilated, nn.max_pool)
 # Faster on CPU; on GPU and TPU they lower to the same operations as the plain ones.
 FAST = Ops(convolution.conv_general_dilated, pooling.max_pool)
+# The same, with a gradient of pools that a GPU can repeat.
+DETERMINISTIC = Ops(FAST.conv_general_dilated, partial(FAST.max_pool, deterministic=True))

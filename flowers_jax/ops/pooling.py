@@ -20,10 +20,24 @@ Images = Float[Array, "batch height width channels"]
 
 
 def max_pool(
-    x: Images, window: Pair, strides: Pair, padding: str | Sequence[Pair] = "VALID"
+    x: Images,
+    window: Pair,
+    strides: Pair,
+    padding: str | Sequence[Pair] = "VALID",
+    deterministic: bool = False,
 ) -> Images:
-    """`flax.linen.max_pool`; the gradient of a window goes to the first of its largest values."""
-    return _pool(x, window, strides, explicit_padding(x, window, strides, padding))
+    """`flax.linen.max_pool`; the gradient of a window goes to the first of its largest values.
+
+    Args:
+      x: images or features.
+      window: height and width.
+      strides: down and to the right.
+      padding: 'SAME', 'VALID' or numbers of pixels.
+      deterministic: whether a GPU, too, sums the gradient without scattering it, which XLA cannot
+        do with repeatable kernels.
+    """
+    pads = explicit_padding(x, window, strides, padding)
+    return _pool(x, window, strides, pads, deterministic)
 
 
 def explicit_padding(
@@ -71,7 +85,7 @@ def _cpu_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Arra
     return _lax_pool(x, (1, width), (1, sx), ((0, 0), columns))
 
 
-def _cpu_pool_gradient(
+def _pool_gradient_by_sums(
     x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads
 ) -> jax.Array:
     """Spreads `dy` to the positions of the maxima; XLA's own gradient uses one thread.
@@ -108,8 +122,8 @@ def _lax_pool_gradient(
     return jax.vjp(lambda x: _lax_pool(x, window, strides, pads), x)[1](dy)[0]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads, deterministic: bool) -> jax.Array:
     return lax.platform_dependent(
         x,
         cpu=lambda x: _cpu_pool(x, window, strides, pads),
@@ -118,19 +132,20 @@ def _pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
 
 
 def _pool_forward(
-    x: jax.Array, window: Pair, strides: Pair, pads: Pads
+    x: jax.Array, window: Pair, strides: Pair, pads: Pads, deterministic: bool
 ) -> tuple[jax.Array, jax.Array]:
-    return _pool(x, window, strides, pads), x
+    return _pool(x, window, strides, pads, deterministic), x
 
 
 def _pool_backward(
-    window: Pair, strides: Pair, pads: Pads, x: jax.Array, dy: jax.Array
+    window: Pair, strides: Pair, pads: Pads, deterministic: bool, x: jax.Array, dy: jax.Array
 ) -> tuple[jax.Array]:
+    default = _pool_gradient_by_sums if deterministic else _lax_pool_gradient
     dx = lax.platform_dependent(
         x,
         dy,
-        cpu=lambda x, dy: _cpu_pool_gradient(x, dy, window, strides, pads),
-        default=lambda x, dy: _lax_pool_gradient(x, dy, window, strides, pads),
+        cpu=lambda x, dy: _pool_gradient_by_sums(x, dy, window, strides, pads),
+        default=lambda x, dy: default(x, dy, window, strides, pads),
     )
     return (dx,)
 
