@@ -171,5 +171,5 @@ if __name__ == "__main__":  # a notebook imports the module, perhaps beside anot
     flags.DEFINE_string("workdir", None, "Run folder with the weights.")
     flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 is every one.")
     flags.DEFINE_integer("port", 7860, "Port to listen on.")
-    flags.DEFINE_float("threshold", THRESHOLD, "Say unsure where no class is as probable.", 0, 1)
+    command.define_threshold(THRESHOLD)
     command.run(main)

@@ -19,9 +19,7 @@ from flowers_jax.runs import evaluate, files
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder with the weights.")
 _JSON = flags.DEFINE_bool("json", False, "Print JSON.")
-_THRESHOLD = flags.DEFINE_float(
-    "threshold", 0.0, "Say unsure where no class is as probable.", lower_bound=0, upper_bound=1
-)
+_THRESHOLD = command.define_threshold(0.0)
 _TTA = flags.DEFINE_bool("tta", False, "Average over the flips that the training used.")
 _OUTPUT = flags.DEFINE_string("output", None, "Write a table (CSV) to this file instead.")
 

@@ -47,6 +47,14 @@ def test_bad_files_are_named_and_the_good_ones_predicted(tiny_config, image_fold
         assert entry["class"] == row["predicted"] == ("blue", "green", "red")[chances.argmax()]
 
 
+@pytest.mark.parametrize("threshold", ["nan", "-0.1", "2", "half"])
+def test_a_threshold_is_a_probability(threshold):
+    refused = commands.run("predict", "--workdir=run", f"--threshold={threshold}", "image.png")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"error: flag --threshold={threshold}: ")
+    assert refused.stderr.count("\n") == 1
+
+
 def test_where_no_class_is_probable_enough_it_is_unsure(tiny_config, image_folder, tmp_path):
     tiny_config.max_epochs = 1
     tiny_config.data.augment = ConfigDict({"vertical_flip": True})

@@ -1,6 +1,7 @@
 """What the commands share: plain messages, and errors in one sentence with exit status 2."""
 
 import logging
+import math
 import os
 import re
 import signal
@@ -49,6 +50,15 @@ def run(main: Callable[[Sequence[str]], None], messages: TextIO = sys.stdout) ->
             sys.exit(128 + signal.SIGINT)
 
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def define_threshold(default: float) -> flags.FlagHolder[float]:
+    """The flag `--threshold`, a probability."""
+    meaning = "Say unsure where no class is as probable."
+    threshold = flags.DEFINE_float("threshold", default, meaning, lower_bound=0, upper_bound=1)
+    # absl's bounds let nan through.
+    flags.register_validator("threshold", lambda value: not math.isnan(value), "must be in [0, 1].")
+    return threshold
 
 
 def _parse_flags(arguments: Sequence[str]) -> list[str]:
