@@ -3,19 +3,19 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
 from flowers_jax import metrics, models, optimizers, rules, transfer
 from flowers_jax.data import augment
 from flowers_jax.models.layers import Classifier, ImageTooSmall
+from flowers_jax.process import distributed
 from flowers_jax.process.errors import UserError
 from flowers_jax.runs import files
 
 
 def of_combinations(config: ConfigDict) -> Iterator[str]:
     """What is wrong with settings of which each by itself can be used."""
-    if jax.process_count() > 1 and config.data.cache not in ("auto", "device"):
+    if distributed.is_joined() and config.data.cache not in ("auto", "device"):
         yield f"data.cache={config.data.cache!r} needs a single process; several need 'device'"
     yield from _faults_of_split(config.data)
     if config.eval_tta and augment.views(config.data.augment) == ((),):

@@ -139,9 +139,10 @@ def shapes(model: Classifier, image_size: int) -> Shapes:
     """
 
     def trace(model: Classifier) -> Variables:
-        images = jnp.zeros((1, image_size, image_size, 3))
+        images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+        key = jax.eval_shape(jax.random.key, 0)
         init = partial(model.clone(ops=ops.PLAIN).init_with_output, method="heads")
-        logits, variables = jax.eval_shape(init, jax.random.key(0), images)
+        logits, variables = jax.eval_shape(init, key, images)
         found = {head: (leaf.shape, leaf.dtype.name) for head, leaf in logits.items()}
         expected = dict.fromkeys(model.HEADS, ((1, model.num_classes), "float32"))
         if found != expected:

@@ -36,6 +36,11 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         logging.getLogger("flowers_jax").setLevel(logging.WARNING)
 
 
+def is_joined() -> bool:
+    """Whether this process trains with others; does not start JAX's backend if it is alone."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
 @contextlib.contextmanager
 def errors() -> Iterator[None]:
     """Explains an error in the block that comes from the loss of another process."""
