@@ -163,7 +163,7 @@ def test_a_sigterm_reaches_the_run_and_leaves_a_table(image_folder, tmp_path, mo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_reaches_all_that_run_at_once(image_folder, tmp_path, number):
     names = ("improvement_0_base", "improvement_2_gap")
     only = "--only=" + ",".join((*names, "improvement_3_gap_conv5x5"))
@@ -177,6 +177,8 @@ def test_a_signal_reaches_all_that_run_at_once(image_folder, tmp_path, number):
         process.terminate()
     else:
         os.killpg(process.pid, number)  # as the terminal does
+        if number == signal.SIGHUP:  # of which the shell tells, too
+            os.killpg(process.pid, number)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + number, errors
     assert "Traceback" not in errors

@@ -8,16 +8,24 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-# Ctrl-C, the end of a job, and a closed terminal, which Windows does not know.
-SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+# A closed terminal, which Windows does not know; a shell and the kernel may both tell of it.
+HANGUPS = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
+# Ctrl-C and the end of a job besides.
+SIGNALS = [signal.SIGINT, signal.SIGTERM, *HANGUPS]
 # How often several processes ask one another, in questions of the loop.
 EVERY = 32
+
+
+def heeded() -> list[int]:
+    """Those of `SIGNALS` that the process was not started to ignore, as under nohup."""
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 class Interruption:
     """Remembers the first of `SIGNALS` inside its `with` block; a second one acts at once.
 
-    Outside the main thread, where Python delivers no signals, it remembers none.
+    A closed terminal does not count as the first. Outside the main thread, where Python delivers no
+    signals, it remembers none.
     """
 
     def __init__(self) -> None:
@@ -42,17 +50,17 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-                    self._handlers[number] = signal.signal(number, self._remember)
+            for number in heeded():
+                self._handlers[number] = signal.signal(number, self._remember)
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._restore()
 
     def _remember(self, number: int, frame: types.FrameType | None) -> None:
-        self._signal = number
-        self._restore()
+        self._signal = self._signal or number
+        if number not in HANGUPS:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._handlers.items():

@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 
 from flowers_jax import settings
 from flowers_jax.ops import backend
+from flowers_jax.process import interruption
 from flowers_jax.process.errors import Interrupted, ResultsIncomplete, UserError
 from flowers_jax.runs import run_folder
 from flowers_jax.train import finished_summary, train_and_evaluate
@@ -74,7 +75,7 @@ def train_all(runs: Iterable[Run], jobs: int = 1) -> Failures:
     """Trains every run that is not finished, `jobs` at once; returns the failed ones and why.
 
     A failure does not stop the others, and a run that another process is training is skipped. After
-    SIGINT or SIGTERM no run starts, those that are running save their state, and it raises
+    SIGINT, SIGTERM or SIGHUP no run starts, those that are running save their state, and it raises
     Interrupted.
     """
     failures: Failures = {}
@@ -96,7 +97,7 @@ def train_all(runs: Iterable[Run], jobs: int = 1) -> Failures:
     received: list[int] = []
     passed_on = 0
     with contextlib.ExitStack() as handlers:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in interruption.heeded():
             before = signal.signal(number, lambda number, frame: received.append(number))
             handlers.callback(signal.signal, number, before)
         while running or (waiting and not received):
@@ -111,7 +112,9 @@ def train_all(runs: Iterable[Run], jobs: int = 1) -> Failures:
                 child.start()
                 theirs.close()
                 running[connection] = following, child
-            if signal.SIGTERM in received[passed_on:]:  # the terminal tells everybody of Ctrl-C
+            new = received[passed_on:]
+            # The terminal tells everybody of Ctrl-C, and whoever closes it may tell twice.
+            if signal.SIGTERM in new or (not passed_on and set(new) & set(interruption.HANGUPS)):
                 for _, process in running.values():
                     process.terminate()
             passed_on = len(received)
