@@ -22,11 +22,12 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import alone
 import clone  # noqa: F401
 import implementations
 import jax
@@ -64,19 +65,17 @@ def main(arguments: Sequence[str]) -> None:
     """Times every model and prints the table."""
     if len(arguments) > 1:
         raise UserError(f"unexpected argument {arguments[1]!r}.")
-    for flag, known in ((_MODELS, models.MODELS), (_PEERS, PEERS)):
-        for value in flag.value:
-            if value not in known:
-                raise UserError(f"--{flag.name}={value}: choose from {', '.join(known)}.")
-    peers = _PEERS.value
+    command.require_choices(_MODELS, models.MODELS)
+    peers = command.require_choices(_PEERS, PEERS) if _PEERS.value else []
     if importlib.util.find_spec("torch") is None and any("torch" in name for name in peers):
         print("PyTorch is not installed and is left out.", file=sys.stderr)
         peers = [name for name in peers if "torch" not in name]
     out = Path(_OUT.value)
-    files.prepare(out.parent)
+    files.prepare_file(out)
     config = Run("common", {"data.dir": _DATA_DIR.value}, out.parent).load()
     source = sources.resolve(config.data, out.parent)
-    device, ceiling = _alone(measure_ceiling)
+    splits.read(source.root, config.data)  # what is wrong with the images is said once
+    device, ceiling = alone.call(measure_ceiling)
     measured = {}
     for model in _MODELS.value:
         # The first start compiles, the second finds what the first has kept.
@@ -86,7 +85,7 @@ def main(arguments: Sequence[str]) -> None:
             measured[model] = measure(model, names, source.root, _STEPS.value, _EPOCHS.value)
     rows = (row for model, found in measured.items() for row in table_rows(model, found, ceiling))
     print(files.markdown(HEADER, rows), end="")
-    decoding = _alone(measure_decoding, source.root) if "keras" in peers else {}
+    decoding = alone.call(measure_decoding, source.root) if "keras" in peers else {}
     for name, speeds in decoding.items():
         print(f"decoding, {name}: {statistics.median(speeds):.0f} images/s")
     record = {
@@ -150,7 +149,7 @@ def measure(
     again.send("end")
     _receive(again, "ours")
     config = implementations.load_config("ours", model)
-    flops = _alone(implementations.step_flops, config, len(folder.scan(root).class_names))
+    flops = alone.call(implementations.step_flops, config, len(folder.scan(root).class_names))
     for name, row in found.items():
         step = statistics.median(times["step"][name])
         row["median_ms"] = 1e3 * step
@@ -212,6 +211,7 @@ def work(pipe: Connection, name: str, model: str, root: Path) -> None:
 
 def measure_ceiling() -> tuple[str, float]:
     """The device, and its GFLOP/s for a product of two 4096 x 4096 float32 matrices, best of 5."""
+    backend.require_devices()
     size, times = 4096, []
     a = jnp.ones((size, size))
     jnp.matmul(a, a).block_until_ready()
@@ -251,12 +251,6 @@ def measure_decoding(root: Path) -> dict[str, list[float]]:
             start = time.perf_counter()
             speeds[name].append(decode_all() / (time.perf_counter() - start))
     return {name: values[1:] for name, values in speeds.items()}
-
-
-def _alone(function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401
-    """What `function` returns in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
 
 
 if __name__ == "__main__":

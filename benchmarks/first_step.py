@@ -9,7 +9,6 @@ are random, batch 32, float32, Adam.
 """
 
 import collections
-import multiprocessing
 import resource
 import statistics
 import sys
@@ -17,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import alone
 import clone  # noqa: F401
 import implementations
 import jax
@@ -44,18 +44,15 @@ def main(arguments: Sequence[str]) -> None:
     """Times every model and prints the table."""
     if len(arguments) > 1:
         raise UserError(f"unexpected argument {arguments[1]!r}.")
-    for model in _MODELS.value:
-        if model not in models.MODELS:
-            raise UserError(f"--models={model}: choose from {', '.join(models.MODELS)}.")
     rows = []
-    for model in _MODELS.value:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            rows += pool.apply(measure, (model, _STEPS.value))
+    for model in command.require_choices(_MODELS, models.MODELS):
+        rows += alone.call(measure, model, _STEPS.value)
     print(files.markdown(HEADER, rows), end="")
 
 
 def measure(model: str, num_steps: int) -> list[list[str]]:
     """A row under `HEADER` for the first state and one for the training step."""
+    backend.require_devices()
     backend.reuse_memory()
     jax.config.update("jax_enable_compilation_cache", False)
     seconds: collections.defaultdict[str, float] = collections.defaultdict(float)

@@ -77,11 +77,9 @@ def main(arguments: Sequence[str]) -> None:
     """Compiles what the flags say."""
     if len(arguments) > 1:
         raise UserError(f"unexpected argument {arguments[1]!r}.")
-    for flag, known in ((_TOPOLOGIES, TOPOLOGIES), (_STEPS, STEPS)):
-        for value in flag.value:
-            if value not in known:
-                raise UserError(f"--{flag.name}={value}: choose from {', '.join(known)}.")
-    for pattern in _CONFIGS.value:
+    command.require_choices(_TOPOLOGIES, TOPOLOGIES)
+    command.require_choices(_STEPS, STEPS)
+    for pattern in _CONFIGS.value or [""]:
         if not any(fnmatchcase(name, pattern) for name in CONFIGS):
             raise UserError(f"--configs={pattern} matches none of {', '.join(CONFIGS)}.")
     if importlib.util.find_spec("libtpu") is None:
@@ -89,7 +87,7 @@ def main(arguments: Sequence[str]) -> None:
             "libtpu, which compiles for TPUs, is not installed; pip install '.[tpu-compile]'."
         )
     out = Path(_OUT.value)
-    files.prepare(out.parent)
+    files.prepare_file(out)
     os.environ |= ENVIRONMENT
     found_versions = versions() | {"libtpu": importlib.metadata.version("libtpu")}
     rows: list[Row] = []

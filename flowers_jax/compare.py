@@ -29,6 +29,7 @@ def main(arguments: Sequence[str]) -> None:
     output = Path(_OUTPUT.value).expanduser()
     if output.suffix.lower() != ".png":
         raise UserError(f"--output={output} does not end in .png, which the picture is.")
+    files.prepare_file(output)
     histories = {workdir: history.read(workdir) for workdir in workdirs}
     print(files.markdown(HEADER, [row(workdir, rows) for workdir, rows in histories.items()]))
     figure = plots.compare({str(workdir): [rows] for workdir, rows in histories.items()}, "")

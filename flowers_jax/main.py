@@ -43,6 +43,9 @@ def main(arguments: Sequence[str]) -> None:
     workdir = Path(_WORKDIR.value or _CONFIG.value.workdir or Path("runs") / path.stem).expanduser()
     backend.reuse_memory()
     backend.use_compilation_cache()
+    for flag in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):
+        if flag.value is not None and not _DISTRIBUTED.value:
+            raise UserError(f"--{flag.name}={flag.value} needs --distributed.")
     if _DISTRIBUTED.value:
         distributed.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if _RESTART.value:

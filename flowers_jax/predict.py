@@ -33,9 +33,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("give a run and images: --workdir=runs/quickstart IMAGE|FOLDER...")
     output = Path(_OUTPUT.value).expanduser() if _OUTPUT.value else None
     if output is not None:  # before hours of work
-        files.prepare(output.parent)
-        if output.is_dir():
-            raise UserError(f"--output={output} is a folder; name a file in it.")
+        files.prepare_file(output)
     paths = list(dict.fromkeys(path for name in arguments[1:] for path in folder.image_paths(name)))
     trained = run.load(_WORKDIR.value, _TTA.value)
     probabilities, bad = trained.predict_files(paths)

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from flowers_jax.process.errors import UserError
 
 BENCHMARKS = Path("benchmarks").absolute()
 
@@ -71,7 +74,31 @@ def test_the_stages_of_the_first_step_are_parts_of_it(tmp_path):
 
 
 @pytest.mark.parametrize("script", ["benchmark.py", "first_step.py"])
-def test_an_unknown_model_is_named(tmp_path, script):
-    done = run(tmp_path, "--models=resnet", script=script)
+@pytest.mark.parametrize("model", ["resnet", ""])
+def test_an_unknown_model_is_named(tmp_path, script, model):
+    done = run(tmp_path, f"--models={model}", script=script)
     assert done.returncode == 2
-    assert "--models=resnet: choose from pilot_cnn" in done.stderr
+    assert done.stderr.startswith(f"error: --models={model}: choose from pilot_cnn")
+
+
+def test_what_cannot_be_measured_is_said_before_anything_is(image_folder, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    images = f"--data.dir={image_folder}"
+    for flags, platform, sentence in (
+        ([images, f"--out={tmp_path}"], "cpu", f"{tmp_path} is a folder; name a file to write."),
+        ([f"--data.dir={tmp_path / 'empty'}"], "cpu", "empty holds no class folders"),
+        ([images], "cuda", "JAX finds no device of cuda"),
+    ):
+        monkeypatch.setenv("JAX_PLATFORMS", platform)
+        done = run(tmp_path, "--peers=", *flags)
+        assert done.returncode == 2
+        assert sentence in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_process_that_dies_ends_the_benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    alone = importlib.import_module("alone")
+    assert alone.call(math.sqrt, 4.0) == 2.0
+    with pytest.raises(UserError, match="the process of abort has died"):
+        alone.call(os.abort)

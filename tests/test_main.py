@@ -289,6 +289,10 @@ def test_the_commands(image_folder, tmp_path, monkeypatch):
             "A config file can set one to None",
         ),
         (["--confg=configs/quickstart.py"], "Did you mean: config"),
+        (
+            ["--config=configs/quickstart.py", "--process_id=0"],
+            "--process_id=0 needs --distributed.",
+        ),
         (["--config=configs/quickstart.py", "--config.model=foo"], "model='foo' is not one of"),
     ],
 )

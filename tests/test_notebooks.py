@@ -105,6 +105,17 @@ def test_a_notebook_without_images_says_so_in_one_sentence(path, execute, tmp_pa
     assert not any(c.get("outputs") for c in notebook.cells[notebook.cells.index(cell) + 1 :])
 
 
+def test_a_config_that_does_not_exist_is_one_sentence_in_a_notebook(execute, tmp_path):
+    notebook, error = execute(
+        nbformat.read("notebooks/kaggle.ipynb", as_version=4),
+        "notebooks",
+        **{"CONFIG": "improvement_4", "RUNS": str(tmp_path)},
+    )
+    assert error is not None
+    (cell,) = (cell for cell in notebook.cells if cell.id == "data")
+    assert texts(cell) == "there is no config 'improvement_4'; give a name of configs/.\n"
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_a_notebook_far_from_its_clone_asks_for_the_address(path, execute, tmp_path):
     nowhere = str(tmp_path / "no_such_repository")

@@ -1,6 +1,7 @@
 """Many runs, each in a process of its own."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -42,6 +43,20 @@ def test_a_run_is_a_config_with_changes(tmp_path):
     settings.check(config)
 
 
+@pytest.mark.parametrize(
+    ("config", "changes", "sentence"),
+    [
+        ("resnet", {}, "there is no config 'resnet'; give a name of configs/."),
+        ("quickstart.py", {}, "there is no config 'quickstart.py'"),
+        ("common", {"data.augment.zoom": 0.1}, '"data.augment" is not a ConfigDict'),
+        ("common", {"optimiser.name": "sgd"}, '"optimiser" was not found; give a group as a whole'),
+    ],
+)
+def test_a_run_that_no_config_describes_is_one_sentence(tmp_path, config, changes, sentence):
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        Run(config, changes, tmp_path).load()
+
+
 @pytest.mark.parametrize("count", [1, 3, 7])
 def test_every_run_is_in_exactly_one_shard(tmp_path, count):
     runs = [Run("common", {}, tmp_path / str(i)) for i in range(7)]
@@ -73,7 +88,7 @@ def test_a_program_is_compiled_by_its_first_run_before_the_others_start(tiny_run
     assert runner.next_run([second, third], [first, other]) is None
     (made(first) / "history.csv").touch()  # its first epoch has ended
     assert runner.next_run(waiting, [first]) is second
-    assert runner.next_run([third], [first, second]) is None  # the cache may be gone
+    assert runner.next_run([third], [first, second]) is third
     assert runner.next_run(waiting, []) is second  # the first one has failed
     assert runner.next_run([], []) is None
 

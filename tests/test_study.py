@@ -107,7 +107,20 @@ def read_table(folder):
         return {row["config"]: row for row in csv.DictReader(file)}
 
 
-@pytest.mark.parametrize("flag", ["--jobs=0", "--shard=3/2"])
+def test_only_the_runs_start_a_backend(image_folder, tmp_path, monkeypatch):
+    # A GPU's memory and a TPU are theirs; here there is no GPU, and only they must notice.
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    process = start(image_folder, tmp_path, "--only=pilot_adadelta", "--epochs=1")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert errors == (
+        "failed: runs/study_1_epochs/pilot_adadelta/seed_0: JAX finds no device of cuda; unset "
+        "JAX_PLATFORMS, or install jax for it, such as jax[cuda12].\n"
+    )
+    assert read_table(tmp_path / "runs" / "study_1_epochs")["pilot_adadelta"]["state"]
+
+
+@pytest.mark.parametrize("flag", ["--jobs=0", "--shard=3/2", "--only="])
 def test_a_wrong_flag_is_said_in_a_sentence(image_folder, tmp_path, flag):
     process = start(image_folder, tmp_path, flag)
     _, errors = process.communicate(timeout=120)

@@ -94,6 +94,8 @@ def test_a_training_step_compiles_for_eight_chips(tmp_path, config):
     ("flag", "sentence"),
     [
         ("--topologies=v5e:3x3", "--topologies=v5e:3x3: choose from v5e:1x1, v5e:2x2, v5e:2x4."),
+        ("--topologies=", "--topologies=: choose from v5e:1x1, v5e:2x2, v5e:2x4."),
+        ("--configs=", "--configs= matches none of alexnet_adadelta, "),
         ("--steps=fit", "--steps=fit: choose from train, eval, predict."),
         ("--configs=resnet", "--configs=resnet matches none of alexnet_adadelta, "),
     ],

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn, TextIO
 
 from absl import app, flags
@@ -50,6 +50,18 @@ def run(main: Callable[[Sequence[str]], None], messages: TextIO = sys.stdout) ->
             sys.exit(128 + signal.SIGINT)
 
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def require_choices(flag: flags.FlagHolder[list[str]], known: Collection[str]) -> list[str]:
+    """The values of a list flag.
+
+    Raises:
+      UserError: it is empty, or one of its values is not known.
+    """
+    for value in flag.value or [""]:
+        if value not in known:
+            raise UserError(f"--{flag.name}={value}: choose from {', '.join(known)}.")
+    return flag.value
 
 
 def define_threshold(default: float) -> flags.FlagHolder[float]:

@@ -119,6 +119,19 @@ def prepare(folder: Path) -> None:
         ) from error
 
 
+def prepare_file(path: Path) -> None:
+    """Makes the folder of a file that can be written.
+
+    Raises:
+      UserError: it cannot, or there is something else in the file's place, which a file would
+        replace.
+    """
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no file"
+        raise UserError(f"{path} is {what}; name a file to write.")
+    prepare(path.parent)
+
+
 def require_space(folder: Path, num_bytes: int) -> None:
     """Raises UserError unless the disk of `folder` has room for a checkpoint of `num_bytes`."""
     free = shutil.disk_usage(folder).free

@@ -99,7 +99,7 @@ def select(patterns: Sequence[str] | None) -> list[str]:
     if patterns is None:
         return list(STUDY)
     found = set()
-    for pattern in patterns:
+    for pattern in patterns or [""]:
         matching = fnmatch.filter(CONFIGS, pattern)
         if not matching:
             raise UserError(f"--only={pattern} matches no run of {', '.join(CONFIGS)}.")

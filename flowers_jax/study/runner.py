@@ -49,10 +49,26 @@ class Run:
     workdir: Path
 
     def load(self) -> ConfigDict:
-        """The settings of the run, complete."""
-        config = importlib.import_module(f"configs.{self.config}").get_config()
-        config = settings.complete(config)
-        config.update_from_flattened_dict(self.changes)
+        """The settings of the run, complete.
+
+        Raises:
+          UserError: there is no such config, or a change is of what is no group.
+        """
+        try:
+            module = importlib.import_module(f"configs.{self.config}")
+        except ModuleNotFoundError as error:
+            if not str(error.name).startswith("configs"):
+                raise
+            raise UserError(
+                f"there is no config {self.config!r}; give a name of configs/."
+            ) from error
+        config = settings.complete(module.get_config())
+        try:
+            config.update_from_flattened_dict(self.changes)
+        except KeyError as error:
+            example = "{'data.augment': {'zoom': 0.1}}"
+            reason = error.args[0].rstrip(".")
+            raise UserError(f"{reason}; give a group as a whole, such as {example}.") from error
         return settings.complete(config)  # a group that was None may be set now
 
     @functools.cached_property
@@ -139,7 +155,8 @@ def next_run(waiting: Sequence[Run], running: Sequence[Run]) -> Run | None:
 
     The first run of a program compiles it and fills the cache until its first epoch has ended.
     """
-    compiling = [run.program for run in running if not (run.workdir / "history.csv").exists()]
+    compiled = [run.program for run in running if (run.workdir / "history.csv").exists()]
+    compiling = [run.program for run in running if run.program not in compiled]
     return next((run for run in waiting if run.program not in compiling), None)
 
 
