@@ -195,7 +195,7 @@ def _require_classes(
     """Raises UserError unless these folders can be the classes of `root`, all of them known."""
     names = {folder.name for folder in classes}
     if not classes:
-        raise UserError(f"{root} holds no class folders; expected one folder of images each.")
+        raise UserError(f"{root} holds no class folders; expected a folder of images per class.")
     if len({name.lower() for name in names} & PARTS.keys()) > 1:
         raise UserError(
             f"{root} is split already ({', '.join(sorted(names))}), and these are not classes; "
