@@ -29,6 +29,7 @@ from flowers_jax.trainer import Trainer, create_mesh, create_task
 log = logging.getLogger(__name__)
 
 
+@backend.full_memory_named()
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Summary:
     """Trains as `config` says and leaves the results in the run folder `workdir`.
 
@@ -39,7 +40,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> Summary:
       What `summary.json` holds.
 
     Raises:
-      UserError: the settings, the data or the run folder cannot be used.
+      UserError: the settings, the data or the run folder cannot be used, or the memory is full.
       Interrupted: a signal came; the run is saved up to the step it came in.
       ResultsIncomplete: the run is trained, and some results could not be written.
     """

@@ -303,6 +303,22 @@ def test_a_wrong_command_is_one_sentence_with_status_2(arguments, message, tmp_p
     assert "Traceback" not in failed.stderr
 
 
+def test_more_memory_than_there_is_is_one_sentence(image_folder, tmp_path):
+    failed = commands.run(
+        "main",
+        "--config=configs/improvement_2_gap.py",
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.data.dir={image_folder}",
+        "--config.image_size=64",
+        "--config.model_args.last_features=1000000000",
+    )
+    assert failed.returncode == 2
+    assert failed.stderr == (
+        "error: the memory does not suffice (Out of memory allocating 3456000000000 bytes); take a "
+        "smaller batch_size, or fewer runs at once.\n"
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("redirection", "environment"),

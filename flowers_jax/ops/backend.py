@@ -1,9 +1,11 @@
 """Settings of XLA's backends: compiler options, memory, and a cache of compiled programs."""
 
+import contextlib
 import ctypes
 import functools
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -68,6 +70,21 @@ def require_devices() -> None:
         raise UserError(
             f"JAX finds no device of {asked}; unset JAX_PLATFORMS, or install jax for it, such as "
             "jax[cuda12]."
+        ) from error
+
+
+@contextlib.contextmanager
+def full_memory_named() -> Iterator[None]:
+    """Turns XLA's error of a full memory, of a device or of this machine, into a sentence."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        kind, _, what = str(error).partition(": ")
+        if kind != "RESOURCE_EXHAUSTED":
+            raise
+        raise UserError(
+            f"the memory does not suffice ({what.splitlines()[0][:200].rstrip('.')}); take a "
+            "smaller batch_size, or fewer runs at once."
         ) from error
 
 
