@@ -37,14 +37,14 @@ def command(model, image_folder, workdir, max_epochs, *flags):
     return [sys.executable, "-m", "flowers_jax.main", *flags]
 
 
-def start_two(model, folders, workdir, max_epochs):
+def start_two(model, folders, workdir, max_epochs, *flags):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     joined = ("--distributed", f"--coordinator=localhost:{port}", "--num_processes=2")
     return [
         subprocess.Popen(
-            command(model, images, workdir, max_epochs, *joined, f"--process_id={i}"),
+            [*command(model, images, workdir, max_epochs, *joined, f"--process_id={i}"), *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -86,6 +86,14 @@ def test_two_processes_give_the_history_of_one_and_read_only_their_share(image_f
         for name in ("one", "two")
     ]
     np.testing.assert_allclose(*probabilities, rtol=1e-3, atol=1e-5)
+
+
+def test_several_processes_keep_the_images_on_their_devices(image_folder, tmp_path):
+    flags = ["pilot_cnn", [image_folder] * 2, tmp_path / "run", 1, "--config.data.cache=host"]
+    for process in start_two(*flags):
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 2
+        assert "data.cache='host' needs a single process; several need 'device'" in errors
 
 
 @pytest.mark.parametrize("victim", [0, 1])
