@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -19,6 +20,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="run cannot be written \\(Not a directory\\)"):
         files.prepare(tmp_path / "file" / "run")
+
+
+def test_only_a_regular_file_is_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, what in (("", "a folder"), ("pipe", "not a regular file")):
+        with pytest.raises(UserError, match=f"is {what}; name a file to write"):
+            files.prepare_file(tmp_path / name)
+    files.prepare_file(tmp_path / "new" / "table.csv")
+    assert (tmp_path / "new").is_dir()
 
 
 def test_a_table_is_read_back(tmp_path):

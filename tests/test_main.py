@@ -314,7 +314,7 @@ def test_more_memory_than_there_is_is_one_sentence(image_folder, tmp_path):
     )
     assert failed.returncode == 2
     assert failed.stderr == (
-        "error: the memory does not suffice (Out of memory allocating 3456000000000 bytes); take a "
+        "error: there is not enough memory (Out of memory allocating 3456000000000 bytes); take a "
         "smaller batch_size, or fewer runs at once.\n"
     )
 

@@ -75,7 +75,7 @@ def require_devices() -> None:
 
 @contextlib.contextmanager
 def full_memory_named() -> Iterator[None]:
-    """Turns XLA's error of a full memory, of a device or of this machine, into a sentence."""
+    """Turns XLA's error for memory that is full, a device's or this machine's, into a sentence."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -83,7 +83,7 @@ def full_memory_named() -> Iterator[None]:
         if kind != "RESOURCE_EXHAUSTED":
             raise
         raise UserError(
-            f"the memory does not suffice ({what.splitlines()[0][:200].rstrip('.')}); take a "
+            f"there is not enough memory ({what.splitlines()[0][:200].rstrip('.')}); take a "
             "smaller batch_size, or fewer runs at once."
         ) from error
 

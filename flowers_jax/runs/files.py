@@ -123,11 +123,10 @@ def prepare_file(path: Path) -> None:
     """Makes the folder of a file that can be written.
 
     Raises:
-      UserError: it cannot, or there is something else in the file's place, which a file would
-        replace.
+      UserError: it cannot, or the path is a folder, a device or a pipe.
     """
     if path.exists() and not path.is_file():
-        what = "a folder" if path.is_dir() else "no file"
+        what = "a folder" if path.is_dir() else "not a regular file"
         raise UserError(f"{path} is {what}; name a file to write.")
     prepare(path.parent)
 

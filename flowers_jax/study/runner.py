@@ -52,7 +52,7 @@ class Run:
         """The settings of the run, complete.
 
         Raises:
-          UserError: there is no such config, or a change is of what is no group.
+          UserError: there is no such config, or a changed key is in a group that does not exist.
         """
         try:
             module = importlib.import_module(f"configs.{self.config}")
